@@ -1,0 +1,38 @@
+# make demo   runs the whole loop on a year's flights; ARGS="--days 90 --speed max --json out.json"
+# make test   lints, type-checks and runs every test
+# Both set up .venv first, from the pinned constraints, with Python 3.11 or 3.12.
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,13))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: demo test lint setup compile clean
+
+demo: setup
+	@$(BIN)/headrace demo examples/flights $(ARGS)
+
+test: setup lint
+	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: .venv/ready
+
+.venv/ready: constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "headrace needs Python 3.11 or 3.12: install one, or say make PYTHON=/path/to/python"; exit 2; }
+	@echo "setting up .venv with $(PYTHON) (two to three minutes, once)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch .venv/ready
+
+# Needs uv; run after changing a dependency, commit the result.
+compile:
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url -q -o constraints.txt
+
+clean:
+	rm -rf .venv *.egg-info

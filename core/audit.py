@@ -1,0 +1,264 @@
+"""The ledger: every alert, decision, retraining, gate and promotion, written before it is acted on.
+
+One SQLite file a project, shared by all services. ``records`` is append-only. ``requests`` is the
+outbox of retrainings: written in the same transaction as the decision, dispatched later, one open at
+a time. ``memory`` holds the small durable state of pure code (the policy's). ``pins`` names table
+versions that must stay readable.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from core.errors import StoreError
+
+RecordKind = Literal["alert", "decision", "retraining", "gate", "promotion", "rollback"]
+Trigger = Literal["bootstrap", "schedule", "drift", "manual"]
+OPEN = ("requested", "submitted", "running")
+Outcome = Literal["promoted", "gated", "failed"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL, key TEXT NOT NULL, event_time INTEGER, written_at REAL NOT NULL, body TEXT NOT NULL,
+    UNIQUE (kind, key));
+CREATE TABLE IF NOT EXISTS requests (
+    id TEXT PRIMARY KEY, trigger TEXT NOT NULL, event_time INTEGER NOT NULL, effective_at INTEGER NOT NULL,
+    status TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 1, flow_run TEXT, changed_at REAL NOT NULL,
+    body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS memory (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS pins (
+    table_name TEXT NOT NULL, version INTEGER NOT NULL, owner TEXT NOT NULL,
+    PRIMARY KEY (table_name, version, owner));
+"""
+
+
+@dataclass(frozen=True)
+class LedgerRecord:
+    """One written record; `event_time` is in ms, `written_at` wall clock in s."""
+
+    kind: str
+    key: str
+    event_time: int | None
+    written_at: float
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RetrainRequest:
+    """A decided retraining on its way.
+
+    Attributes
+    ----------
+    id : str
+        The decision's key; also Prefect's idempotency key, with the attempt.
+    trigger : str
+        bootstrap, schedule, drift or manual.
+    event_time : int
+        Data up to here may be used, ms.
+    effective_at : int
+        In lockstep: the event time from which its champion may be served, ms.
+    status : str
+        requested -> submitted -> running -> promoted, gated or failed.
+    """
+
+    id: str
+    trigger: str
+    event_time: int
+    effective_at: int
+    status: str = "requested"
+    attempt: int = 1
+    flow_run: str | None = None
+    changed_at: float = 0.0
+    body: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN
+
+
+class Ledger:
+    """The ledger file; safe to open from several processes and threads.
+
+    Examples
+    --------
+    >>> ledger = Ledger(Path(":memory:"))
+    >>> ledger.record("alert", "w1", event_time=0, body={"reasons": ["share"]})
+    True
+    >>> ledger.record("alert", "w1", event_time=0, body={"reasons": ["again"]})
+    False
+    >>> [record.key for record in ledger.history("alert")]
+    ['w1']
+    """
+
+    def __init__(self, path: Path) -> None:
+        if str(path) != ":memory:":
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._depth = 0
+        try:
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise StoreError(f"ledger {path}: cannot be opened: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make everything written inside durable together, or not at all; may be nested."""
+        with self._lock:
+            try:
+                if self._depth == 0:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                self._depth += 1
+                try:
+                    yield
+                except BaseException:
+                    if self._depth == 1:
+                        self._connection.execute("ROLLBACK")
+                    raise
+                else:
+                    if self._depth == 1:
+                        self._connection.execute("COMMIT")
+                finally:
+                    self._depth -= 1
+            except sqlite3.Error as error:
+                raise StoreError(f"ledger: cannot be written: {error}") from error
+
+    def record(self, kind: RecordKind, key: str, *, event_time: int | None, body: dict[str, Any]) -> bool:
+        """Write a record once; return False if this kind and key were written before."""
+        with self.transaction():
+            cursor = self._connection.execute(
+                "INSERT OR IGNORE INTO records (kind, key, event_time, written_at, body) VALUES (?, ?, ?, ?, ?)",
+                (kind, key, event_time, time.time(), json.dumps(body, allow_nan=False)),
+            )
+            return cursor.rowcount == 1
+
+    def history(self, kind: RecordKind | None = None) -> list[LedgerRecord]:
+        """Return the records in the order they were written."""
+        query = "SELECT * FROM records WHERE ? IS NULL OR kind = ? ORDER BY sequence"
+        return [
+            LedgerRecord(
+                row["kind"], row["key"], row["event_time"], row["written_at"], json.loads(row["body"])
+            )
+            for row in self._rows(query, (kind, kind))
+        ]
+
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """Return what was remembered under `name`, or None."""
+        rows = self._rows("SELECT body FROM memory WHERE name = ?", (name,))
+        return json.loads(rows[0]["body"]) if rows else None
+
+    def remember(self, name: str, body: dict[str, Any]) -> None:
+        """Keep a small JSON state under `name`, replacing what was there."""
+        with self.transaction():
+            self._connection.execute(
+                "INSERT INTO memory VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body",
+                (name, json.dumps(body)),
+            )
+
+    def request_retrain(self, request: RetrainRequest) -> bool:
+        """Put a retraining into the outbox; return False if one is open or the id is known."""
+        with self.transaction():
+            if self.open_requests():
+                return False
+            cursor = self._connection.execute(
+                "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, 'requested', 1, NULL, ?, ?)",
+                (
+                    request.id,
+                    request.trigger,
+                    request.event_time,
+                    request.effective_at,
+                    time.time(),
+                    json.dumps(request.body),
+                ),
+            )
+            return cursor.rowcount == 1
+
+    def open_requests(self) -> list[RetrainRequest]:
+        """Return the retrainings that are not finished, oldest first."""
+        return [request for request in self.requests() if request.is_open]
+
+    def requests(self) -> list[RetrainRequest]:
+        """Return every retraining ever requested, oldest first."""
+        return [
+            RetrainRequest(
+                row["id"],
+                row["trigger"],
+                row["event_time"],
+                row["effective_at"],
+                row["status"],
+                row["attempt"],
+                row["flow_run"],
+                row["changed_at"],
+                json.loads(row["body"]),
+            )
+            for row in self._rows("SELECT * FROM requests ORDER BY rowid", ())
+        ]
+
+    def advance(
+        self,
+        request_id: str,
+        *,
+        expect: tuple[str, ...],
+        status: str,
+        flow_run: str | None = None,
+        next_attempt: bool = False,
+        body: dict[str, Any] | None = None,
+    ) -> bool:
+        """Move a request on, only if its status is one of `expect`; return whether it moved.
+
+        This compare-and-set is the lease: of two runs of one request only one becomes ``running``.
+        """
+        with self.transaction():
+            cursor = self._connection.execute(
+                "UPDATE requests SET status = ?, flow_run = COALESCE(?, flow_run), attempt = attempt + ?,"
+                " changed_at = ?, body = COALESCE(?, body)"
+                f" WHERE id = ? AND status IN ({', '.join('?' * len(expect))})",  # noqa: S608
+                (
+                    status,
+                    flow_run,
+                    int(next_attempt),
+                    time.time(),
+                    None if body is None else json.dumps(body),
+                    request_id,
+                    *expect,
+                ),
+            )
+            return cursor.rowcount == 1
+
+    def pin(self, table: str, version: int, owner: str) -> None:
+        """Keep a table version readable as long as `owner` (a run, a model version) needs it."""
+        with self.transaction():
+            self._connection.execute("INSERT OR IGNORE INTO pins VALUES (?, ?, ?)", (table, version, owner))
+
+    def unpin(self, owner: str) -> None:
+        """Release every version that `owner` pinned."""
+        with self.transaction():
+            self._connection.execute("DELETE FROM pins WHERE owner = ?", (owner,))
+
+    def pinned(self, table: str) -> list[int]:
+        """Return the pinned versions of a table, ascending."""
+        rows = self._rows("SELECT DISTINCT version FROM pins WHERE table_name = ? ORDER BY version", (table,))
+        return [row["version"] for row in rows]
+
+    def _rows(self, query: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
+        with self._lock:
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(f"ledger: cannot be read: {error}") from error

@@ -1,0 +1,101 @@
+"""Every error that headrace raises on purpose, drawn once.
+
+::
+
+    HeadraceError              exit code 1   something failed; the message says what to do
+    ├── UsageError             exit code 2   what the user gave cannot be used
+    │   ├── SettingsError                    headrace.yaml: key, what is wrong, the fix
+    │   ├── ProjectCodeError                 features.py / models.py of the project
+    │   └── SourceError                      the recorded stream to replay
+    ├── BrokerError            exit code 4   Kafka is not reachable or refused
+    │   └── TopicError                       topics do not fit together
+    ├── StoreError             exit code 5   a table could not be read or written
+    ├── CheckpointError        exit code 6   state on disk cannot be trusted
+    ├── RegistryError          exit code 7   MLflow is not reachable, or an alias cannot be loaded
+    ├── PrefectError           exit code 8   Prefect is not reachable or refused
+    ├── BooksError             exit code 9   the books do not balance
+    ├── PortInUseError         exit code 10  another process listens there
+    └── AlreadyRunningError    exit code 11  the same service runs already on this state folder
+
+Third-party exceptions are translated into these in the one file that imports the vendor, and
+nowhere else. ``BadRecord`` is not here on purpose: a bad record is a value
+(:mod:`core.records`), because the stream goes on.
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """Root of the hierarchy; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(HeadraceError):
+    """What the user gave (arguments, files, settings) cannot be used as it is."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """``headrace.yaml`` is wrong; the message names file, line, key, problem and fix."""
+
+
+class ProjectCodeError(UsageError):
+    """The project's own Python code cannot be loaded, or returned what it must not."""
+
+
+class SourceError(UsageError):
+    """The recorded stream named for a replay cannot be read."""
+
+
+class BrokerError(HeadraceError):
+    """The Kafka broker is not reachable, or refused a request for good."""
+
+    exit_code = 4
+
+
+class TopicError(BrokerError):
+    """Topics are missing, or do not fit together (partition counts, keys)."""
+
+
+class StoreError(HeadraceError):
+    """A Delta table could not be read or written."""
+
+    exit_code = 5
+
+
+class CheckpointError(HeadraceError):
+    """A checkpoint is damaged, foreign or from an incompatible version."""
+
+    exit_code = 6
+
+
+class RegistryError(HeadraceError):
+    """MLflow is not reachable, or a registered model cannot be trusted or loaded."""
+
+    exit_code = 7
+
+
+class PrefectError(HeadraceError):
+    """Prefect is not reachable, or refused a run."""
+
+    exit_code = 8
+
+
+class BooksError(HeadraceError):
+    """Records went in that are accounted for nowhere, or twice."""
+
+    exit_code = 9
+
+
+class PortInUseError(HeadraceError):
+    """A port that a service needs is taken by another process."""
+
+    exit_code = 10
+
+
+class AlreadyRunningError(HeadraceError):
+    """The same service already runs on this state folder."""
+
+    exit_code = 11

@@ -1,0 +1,90 @@
+"""Losses of single predictions and metrics of many, for each task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.predictions import Outcome, Prediction
+from core.settings import Task
+
+FLOOR = 1e-6
+
+METRICS: dict[Task, tuple[str, ...]] = {
+    "binary": ("log_loss", "roc_auc"),
+    "multiclass": ("log_loss", "accuracy", "kappa"),
+    "regression": ("mae", "rmse"),
+}
+"""The metrics of each task; the first is the one that gates compare, and smaller is better."""
+
+
+def loss(prediction: Prediction, outcome: Outcome) -> float:
+    """Return the loss of one prediction: log loss (nats, clipped at 1e-6), or absolute error.
+
+    The kind follows from the values: a ``dict`` is multiclass, an ``int`` outcome is binary, a
+    ``float`` outcome is regression.
+
+    Examples
+    --------
+    >>> round(loss(0.8, 1), 3), round(loss({"a": 0.5, "b": 0.5}, "a"), 3), loss(3.0, 5.0)
+    (0.223, 0.693, 2.0)
+    """
+    if isinstance(prediction, dict):
+        return -math.log(min(max(prediction.get(str(outcome), 0.0), FLOOR), 1.0))
+    if isinstance(outcome, float):
+        return abs(prediction - outcome)
+    chance = prediction if outcome else 1.0 - prediction
+    return -math.log(min(max(chance, FLOOR), 1.0))
+
+
+def score(task: Task, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> dict[str, float | None]:
+    """Return each metric of the task over the same rows; None where it is not defined.
+
+    ROC AUC is not defined while all outcomes are equal; nothing is defined without rows.
+
+    Examples
+    --------
+    >>> score("regression", [1.0, 2.0], [1.0, 4.0])
+    {'mae': 1.0, 'rmse': 1.4142135623730951}
+    """
+    if not outcomes:
+        return dict.fromkeys(METRICS[task])
+    if task == "regression":
+        errors = np.asarray(predictions, dtype=float) - np.asarray(outcomes, dtype=float)
+        return {"mae": float(np.abs(errors).mean()), "rmse": float(np.sqrt((errors**2).mean()))}
+    mean_loss = float(np.mean([loss(p, y) for p, y in zip(predictions, outcomes, strict=True)]))
+    if task == "binary":
+        return {"log_loss": mean_loss, "roc_auc": _roc_auc(predictions, outcomes)}
+    chosen = [_most_likely(p) for p in predictions]
+    names = [str(y) for y in outcomes]
+    return {"log_loss": mean_loss, "accuracy": _accuracy(chosen, names), "kappa": _kappa(chosen, names)}
+
+
+def _roc_auc(predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> float | None:
+    from scipy.stats import rankdata
+
+    truth = np.asarray(outcomes, dtype=int) == 1
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        return None
+    ranks = rankdata(np.asarray(predictions, dtype=float))
+    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def _most_likely(prediction: Prediction) -> str:
+    assert isinstance(prediction, dict)
+    return max(sorted(prediction), key=lambda name: prediction[name])
+
+
+def _accuracy(chosen: Sequence[str], names: Sequence[str]) -> float:
+    return sum(a == b for a, b in zip(chosen, names, strict=True)) / len(names)
+
+
+def _kappa(chosen: Sequence[str], names: Sequence[str]) -> float | None:
+    """Return Cohen's kappa (Cohen 1960); None where chance alone agrees fully."""
+    agreed = _accuracy(chosen, names)
+    total = len(names)
+    by_chance = sum(chosen.count(c) * names.count(c) for c in set(names)) / total**2
+    return None if by_chance >= 1.0 else (agreed - by_chance) / (1.0 - by_chance)

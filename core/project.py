@@ -1,0 +1,228 @@
+"""A project: the user's folder, its settings, its code and where its state lies.
+
+The only place that reads ``headrace.yaml``, the environment and the project's own Python files.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from yaml.nodes import MappingNode, Node, SequenceNode
+
+from core.errors import ProjectCodeError, SettingsError
+from core.settings import Section, Settings
+
+FILE_NAME = "headrace.yaml"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A loaded project folder.
+
+    Attributes
+    ----------
+    folder : Path
+        The user's folder; holds ``headrace.yaml``.
+    settings : Settings
+        What the file says.
+    state : Path
+        Everything that headrace writes: tables, checkpoints, reports, ledger, MLflow, Prefect.
+    bootstrap_servers : str or None
+        Kafka's address; None where no broker was named.
+    tracking_uri : str
+        MLflow's address.
+    """
+
+    folder: Path
+    settings: Settings
+    state: Path
+    bootstrap_servers: str | None
+    tracking_uri: str
+
+    @property
+    def tables(self) -> Path:
+        return self.state / "tables"
+
+    @property
+    def reports(self) -> Path:
+        return self.state / "reports"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.state / "checkpoints"
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.sqlite"
+
+    @property
+    def status(self) -> Path:
+        return self.state / "status"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    def with_broker(self, bootstrap_servers: str) -> Project:
+        """Return the same project on another broker."""
+        return replace(self, bootstrap_servers=bootstrap_servers)
+
+    def load_function(self, reference: str) -> Callable[..., Any]:
+        """Load ``file.py:function`` from the project folder.
+
+        Raises
+        ------
+        ProjectCodeError
+            If there is no such file or function, or the file does not import.
+        """
+        file_name, _, attribute = reference.partition(":")
+        path = self.folder / file_name
+        if not attribute or not path.is_file():
+            raise ProjectCodeError(f"{reference!r}: expected file.py:function with the file in {self.folder}")
+        module_name = f"headrace_project_{self.settings.name.replace('-', '_')}_{path.stem}"
+        module = sys.modules.get(module_name)
+        if module is None or getattr(module, "__file__", None) != str(path):
+            spec = importlib.util.spec_from_file_location(module_name, path)
+            if spec is None or spec.loader is None:
+                raise ProjectCodeError(f"{path}: is not a Python file")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[module_name] = module
+            try:
+                spec.loader.exec_module(module)
+            except Exception as error:
+                del sys.modules[module_name]
+                raise ProjectCodeError(f"{path}: does not import: {type(error).__name__}: {error}") from error
+        function = getattr(module, attribute, None)
+        if not callable(function):
+            raise ProjectCodeError(f"{path}: has no function {attribute!r}")
+        return function  # type: ignore[no-any-return]
+
+
+def load_project(folder: str | Path, *, bootstrap: str | None = None, state: str | Path | None = None) -> Project:
+    """Read a project folder.
+
+    Parameters
+    ----------
+    folder : path
+        The project folder, or its ``headrace.yaml``.
+    bootstrap : str, optional
+        Kafka's address; else ``HEADRACE_BOOTSTRAP_SERVERS``; else none.
+    state : path, optional
+        The state folder; else ``HEADRACE_STATE``; else ``.headrace`` in the project folder.
+
+    Raises
+    ------
+    SettingsError
+        If the file is missing, is not YAML, or a setting is wrong.
+    """
+    path = Path(folder).resolve()
+    path = path if path.is_file() else path / FILE_NAME
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; give a folder that holds a {FILE_NAME}")
+    settings = parse_settings(path.read_text(encoding="utf-8"), str(path))
+    state_folder = Path(state or os.environ.get("HEADRACE_STATE") or path.parent / ".headrace").resolve()
+    return Project(
+        folder=path.parent,
+        settings=settings,
+        state=state_folder,
+        bootstrap_servers=bootstrap or os.environ.get("HEADRACE_BOOTSTRAP_SERVERS") or None,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_folder / 'mlflow.sqlite'}",
+    )
+
+
+def parse_settings(text: str, where: str = FILE_NAME) -> Settings:
+    """Read the text of a project file.
+
+    Raises
+    ------
+    SettingsError
+        One line for each mistake: ``file:line: key: what is wrong; the fix``.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise SettingsError(f"{where}:{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict) or root is None:
+        raise SettingsError(f"{where}:1: expected settings as 'key: value' lines, such as 'name: flights'")
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(dict(item), root, where) for item in error.errors()]
+        raise SettingsError("\n".join(dict.fromkeys(lines))) from error
+
+
+def _explain(item: dict[str, Any], root: Node, where: str) -> str:
+    location = [part for part in item["loc"] if not _is_type_tag(part)]
+    key = ".".join(str(part) for part in location) or "the file"
+    line = _line_of(root, location)
+    return f"{where}:{line}: {key}: {_problem(item, location)}"
+
+
+def _is_type_tag(part: object) -> bool:
+    return isinstance(part, str) and (part in {"bool", "int", "float", "str"} or "[" in part)
+
+
+def _problem(item: dict[str, Any], location: list[Any]) -> str:
+    kind, message = item["type"], str(item["msg"]).removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"unknown setting; {_nearest(location)}"
+    if kind == "missing":
+        return f"is missing; add '{location[-1]}: ...'"
+    if kind == "string_pattern_mismatch":
+        return f"{item['input']!r} does not match {item['ctx']['pattern']}; rename it"
+    return f"{message[:1].lower()}{message[1:]} (got {item['input']!r})" if not isinstance(item["input"], dict) else message
+
+
+def _nearest(location: list[Any]) -> str:
+    import difflib
+
+    section: Any = Settings
+    for part in location[:-1]:
+        section = _subsection(section, part)
+    if section is None:
+        return "remove it"
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(names)}"
+
+
+def _subsection(section: Any, part: object) -> Any:
+    """Return the settings class below `part`, or None where the file is free there."""
+    if not (isinstance(section, type) and issubclass(section, Section)):
+        return section
+    field = section.model_fields.get(str(part))
+    return None if field is None else _section_in(field.annotation)
+
+
+def _section_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    found = [_section_in(argument) for argument in getattr(annotation, "__args__", ())]
+    return next((section for section in found if section is not None), None)
+
+
+def _line_of(root: Node, location: list[Any]) -> int:
+    node, line = root, 1
+    for part in location:
+        if isinstance(node, MappingNode):
+            match = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if match is None:
+                return line
+            line, node = match[0].start_mark.line + 1, match[1]
+        elif isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line

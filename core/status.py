@@ -1,0 +1,66 @@
+"""Status files: what each running service says of itself, for people and for lockstep.
+
+One JSON file a service under ``<state>/status``, replaced as a whole, written by one process only
+and read by any. Never the source of truth for data: that is in the tables and the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from core.errors import AlreadyRunningError
+
+
+def write_status(folder: Path, service: str, body: dict[str, Any]) -> None:
+    """Replace the status of `service`; ``pid`` and ``updated_at`` (wall clock, s) are added."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**body, "pid": os.getpid(), "updated_at": time.time()})
+    part = folder / f".{service}.{os.getpid()}.part"
+    part.write_text(text, encoding="utf-8")
+    part.replace(folder / f"{service}.json")
+
+
+def read_status(folder: Path, service: str) -> dict[str, Any] | None:
+    """Return the last status of `service`, or None if it never wrote one."""
+    try:
+        content: dict[str, Any] = json.loads((folder / f"{service}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def is_alive(status: dict[str, Any] | None) -> bool:
+    """Tell whether the process that wrote `status` still runs on this machine."""
+    if not status or status.get("state") == "stopped":
+        return False
+    return _runs(int(status["pid"]))
+
+
+def refuse_second(folder: Path, service: str) -> None:
+    """Refuse to start `service` where another process of it runs on the same state.
+
+    Raises
+    ------
+    AlreadyRunningError
+        If a live process wrote the service's status.
+    """
+    status = read_status(folder, service)
+    if status and is_alive(status) and status["pid"] != os.getpid():
+        raise AlreadyRunningError(
+            f"{service} already runs on {folder.parent} (process {status['pid']}); "
+            "stop it first, or give another folder with HEADRACE_STATE"
+        )
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

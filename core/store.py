@@ -1,0 +1,159 @@
+"""Delta Lake tables: append once, read a pinned version, compact and vacuum. The only deltalake import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from core.errors import StoreError
+
+Filter = tuple[str, str, Any]
+
+
+@dataclass(frozen=True)
+class Maintenance:
+    """What maintaining one table did."""
+
+    table: str
+    files_removed: int
+    files_added: int
+    files_vacuumed: int
+
+
+class TableStore:
+    """The tables below one folder (or object store URI).
+
+    Parameters
+    ----------
+    root : path or URI
+        Folder that holds one Delta table a sub-folder.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self._root = str(root)
+
+    def append(self, table: str, rows: pa.Table, *, app: str, sequence: int) -> int:
+        """Append rows once and return the table's version.
+
+        A second append of the same or a lower `sequence` by the same `app` is dropped: Delta itself
+        would accept it.
+
+        Parameters
+        ----------
+        table : str
+            Table name.
+        rows : pyarrow.Table
+            Non-empty or empty; an empty one creates the table if it does not exist.
+        app : str
+            Who writes, such as ``worker-0``.
+        sequence : int
+            Number of this write, increasing with each of the app's writes to this table.
+
+        Raises
+        ------
+        StoreError
+            If the table cannot be written, its columns differ among others.
+        """
+        last = self.last_sequence(table, app)
+        if last is not None and last >= sequence:
+            return self._open(table).version()
+        with _translated(table, "written"):
+            write_deltalake(
+                self._path(table),
+                rows,
+                mode="append",
+                commit_properties=CommitProperties(app_transactions=[Transaction(app, sequence)]),
+            )
+        return self._open(table).version()
+
+    def last_sequence(self, table: str, app: str) -> int | None:
+        """Return the highest sequence that `app` appended, or None."""
+        if not self.exists(table):
+            return None
+        with _translated(table, "read"):
+            found: int | None = self._open(table).transaction_version(app)
+        return found
+
+    def exists(self, table: str) -> bool:
+        """Tell whether the table has been written at least once."""
+        return bool(DeltaTable.is_deltatable(self._path(table)))
+
+    def version(self, table: str) -> int | None:
+        """Return the table's latest version, or None if there is no such table."""
+        return self._open(table).version() if self.exists(table) else None
+
+    def read(
+        self,
+        table: str,
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        where: Sequence[Filter] | None = None,
+    ) -> pa.Table:
+        """Read rows.
+
+        Parameters
+        ----------
+        version : int, optional
+            A version of the table; the latest if left out.
+        columns : sequence of str, optional
+            All if left out.
+        where : sequence of (column, operator, value), optional
+            All must hold; operators as in pyarrow filters, such as ``("event_time", ">=", datetime)``.
+
+        Raises
+        ------
+        StoreError
+            If the table or the version cannot be read.
+        """
+        with _translated(table, "read"):
+            opened = self._open(table, version)
+            return opened.to_pyarrow_table(
+                columns=list(columns) if columns is not None else None,
+                filters=list(where) if where else None,
+            )
+
+    def maintain(self, table: str, *, keep_versions: Sequence[int], retention_hours: int = 168) -> Maintenance:
+        """Compact small files, then remove files that no kept version needs.
+
+        Parameters
+        ----------
+        keep_versions : sequence of int
+            Versions that must stay readable whatever their age.
+        retention_hours : int
+            Files younger than this stay anyway.
+        """
+        with _translated(table, "maintained"):
+            opened = self._open(table)
+            compacted = opened.optimize.compact()
+            removed = opened.vacuum(
+                retention_hours=retention_hours,
+                dry_run=False,
+                enforce_retention_duration=False,
+                keep_versions=sorted(set(keep_versions)) or None,
+            )
+        return Maintenance(table, compacted["numFilesRemoved"], compacted["numFilesAdded"], len(removed))
+
+    def _path(self, table: str) -> str:
+        return f"{self._root}/{table}"
+
+    def _open(self, table: str, version: int | None = None) -> DeltaTable:
+        with _translated(table, "opened"):
+            return DeltaTable(self._path(table), version=version)
+
+
+@contextmanager
+def _translated(table: str, done: str) -> Iterator[None]:
+    try:
+        yield
+    except TableNotFoundError as error:
+        raise StoreError(f"table {table!r} does not exist yet: nothing has been written to it") from error
+    except (DeltaError, OSError, pa.ArrowException, ValueError) as error:
+        raise StoreError(f"table {table!r} cannot be {done}: {error}") from error

@@ -1,0 +1,90 @@
+"""The Delta tables: their names and columns.
+
+``predictions``
+    One row an event, written when it was predicted: features as used, every expert's prediction.
+``examples``
+    One row a label that was joined (or implied at the horizon): the prediction's row and the outcome.
+``corrections``
+    One row a second, different label of an event; batch training uses the latest.
+``windows``
+    One row a window and stage, written by monitoring.
+
+Times are UTC. A prediction column is a double for binary (probability of positive) and regression,
+and a map of class to probability for multiclass.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from core.settings import Settings
+
+PREDICTIONS = "predictions"
+EXAMPLES = "examples"
+CORRECTIONS = "corrections"
+WINDOWS = "windows"
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+_FEATURE_TYPES = {"number": pa.float64(), "category": pa.string(), "text": pa.string(), "bool": pa.bool_()}
+
+
+def feature_column(feature: str) -> str:
+    """Return the column that holds `feature`."""
+    return f"f_{feature}"
+
+
+def prediction_column(expert: str) -> str:
+    """Return the column that holds the prediction of an expert, or of ``served``."""
+    return f"p_{expert}"
+
+
+def _prediction_type(settings: Settings) -> pa.DataType:
+    return pa.map_(pa.string(), pa.float64()) if settings.task == "multiclass" else pa.float64()
+
+
+def outcome_type(settings: Settings) -> pa.DataType:
+    """Return the type of the ``label`` column."""
+    return {"binary": pa.int64(), "multiclass": pa.string(), "regression": pa.float64()}[settings.task]
+
+
+def predictions_schema(settings: Settings) -> pa.Schema:
+    """Columns of the ``predictions`` table."""
+    kinds = settings.feature_kinds
+    experts = ["served", *settings.expert_names]
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("event_time", TIMESTAMP),
+            pa.field("clock", TIMESTAMP),
+            pa.field("partition", pa.int32()),
+            pa.field("offset", pa.int64()),
+            pa.field("champion_version", pa.int32()),
+            *(pa.field(feature_column(name), _FEATURE_TYPES[kind]) for name, kind in kinds.items()),
+            *(pa.field(prediction_column(expert), _prediction_type(settings)) for expert in experts),
+        ]
+    )
+
+
+def examples_schema(settings: Settings) -> pa.Schema:
+    """Columns of the ``examples`` table: those of ``predictions``, then the outcome."""
+    return pa.schema(
+        [
+            *predictions_schema(settings),
+            pa.field("label", outcome_type(settings)),
+            pa.field("label_time", TIMESTAMP),
+            pa.field("label_clock", TIMESTAMP),
+            pa.field("implied", pa.bool_()),
+        ]
+    )
+
+
+def corrections_schema(settings: Settings) -> pa.Schema:
+    """Columns of the ``corrections`` table."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("label", outcome_type(settings)),
+            pa.field("label_time", TIMESTAMP),
+            pa.field("label_clock", TIMESTAMP),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""headrace: placeholder until cli/ is there."""

@@ -1,0 +1,118 @@
+"""What the rest of streaming knows of Kafka: raw records in, raw records out.
+
+Two classes implement these protocols and pass the same specification
+(``tests/streaming/broker_spec.py``): :mod:`streaming.kafka_client` for any Kafka-protocol broker and
+:mod:`streaming.memory_broker` inside one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """A record as it lies in the log.
+
+    Attributes
+    ----------
+    topic, partition, offset
+        Where it lies.
+    timestamp : int
+        Its time stamp, milliseconds since the epoch.
+    key, value : bytes or None
+        As sent; nothing is decoded here.
+    headers : tuple of (str, bytes)
+        As sent.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutRecord:
+    """A record to be sent; `partition` None leaves the choice to the key's hash."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    timestamp: int | None = None
+    partition: int | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
+class ClusterInfo:
+    """Which broker this is, and how many partitions each known topic has."""
+
+    cluster_id: str
+    partitions: Mapping[str, int] = field(default_factory=dict)
+
+
+class Consumer(Protocol):
+    """Reads assigned partitions from given offsets; commits only when told."""
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions from these offsets on; replaces an earlier assignment."""
+
+    def poll(self, timeout_ms: int, max_records: int) -> Sequence[RawRecord]:
+        """Return the next records, each partition's in offset order; empty after the time-out."""
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Stop returning records of exactly these partitions; every other one resumes."""
+
+    def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the group's committed offsets; a partition without one is left out."""
+
+    def beginning(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the first offset still kept of each partition."""
+
+    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Commit the offsets of the next records to read."""
+
+    def close(self) -> None:
+        """Leave; nothing is committed by leaving."""
+
+
+class Producer(Protocol):
+    """Sends records; they are safe only after `flush`."""
+
+    def send(self, record: OutRecord) -> None:
+        """Queue a record; a failure is raised here or by the next `flush`."""
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Wait until every queued record is acknowledged, or raise `BrokerError`."""
+
+    def close(self) -> None:
+        """Flush what can be flushed and disconnect."""
+
+
+class Broker(Protocol):
+    """A broker that can be asked about, and connected to."""
+
+    def describe(self, topics: Sequence[str]) -> ClusterInfo:
+        """Return the cluster's id and the partition count of those topics that exist."""
+
+    def create_topics(self, partitions: Mapping[str, int]) -> None:
+        """Create those of the topics that do not exist yet."""
+
+    def consumer(self, group: str) -> Consumer:
+        """Connect a consumer; it commits under `group`."""
+
+    def producer(self) -> Producer:
+        """Connect a producer."""
