@@ -82,6 +82,7 @@ class RetrainRequest:
 
     @property
     def is_open(self) -> bool:
+        """Whether it is still on its way."""
         return self.status in OPEN
 
 
@@ -152,9 +153,7 @@ class Ledger:
         """Return the records in the order they were written."""
         query = "SELECT * FROM records WHERE ? IS NULL OR kind = ? ORDER BY sequence"
         return [
-            LedgerRecord(
-                row["kind"], row["key"], row["event_time"], row["written_at"], json.loads(row["body"])
-            )
+            LedgerRecord(row["kind"], row["key"], row["event_time"], row["written_at"], json.loads(row["body"]))
             for row in self._rows(query, (kind, kind))
         ]
 
@@ -225,10 +224,10 @@ class Ledger:
         This compare-and-set is the lease: of two runs of one request only one becomes ``running``.
         """
         with self.transaction():
-            cursor = self._connection.execute(
+            cursor = self._connection.execute(  # only question marks are put into the text
                 "UPDATE requests SET status = ?, flow_run = COALESCE(?, flow_run), attempt = attempt + ?,"
                 " changed_at = ?, body = COALESCE(?, body)"
-                f" WHERE id = ? AND status IN ({', '.join('?' * len(expect))})",  # noqa: S608
+                f" WHERE id = ? AND status IN ({', '.join('?' * len(expect))})",
                 (
                     status,
                     flow_run,

@@ -181,7 +181,11 @@ def _problem(item: dict[str, Any], location: list[Any]) -> str:
         return f"is missing; add '{location[-1]}: ...'"
     if kind == "string_pattern_mismatch":
         return f"{item['input']!r} does not match {item['ctx']['pattern']}; rename it"
-    return f"{message[:1].lower()}{message[1:]} (got {item['input']!r})" if not isinstance(item["input"], dict) else message
+    return (
+        f"{message[:1].lower()}{message[1:]} (got {item['input']!r})"
+        if not isinstance(item["input"], dict)
+        else message
+    )
 
 
 def _nearest(location: list[Any]) -> str:

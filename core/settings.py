@@ -48,9 +48,7 @@ class FieldSettings(Section):
     nullable: bool = Field(True, description="whether it may be missing or null")
     minimum: float | None = Field(None, description="the smallest number accepted")
     maximum: float | None = Field(None, description="the largest number accepted")
-    max_categories: PositiveInt = Field(
-        200, description="distinct categories kept; every later one is read as <other>"
-    )
+    max_categories: PositiveInt = Field(200, description="distinct categories kept; every later one is read as <other>")
 
 
 class LabelSettings(Section):
@@ -58,9 +56,7 @@ class LabelSettings(Section):
 
     path: str = Field("label", description="where the outcome is in the label's JSON")
     id: str | None = Field(None, description="where the event's id is in the label's JSON; as in the event if left out")
-    time: str | None = Field(
-        None, description="where the label's time is; the record's own time stamp if left out"
-    )
+    time: str | None = Field(None, description="where the label's time is; the record's own time stamp if left out")
     horizon: Duration = Field(7 * DAY, ge=1, description="how long after the event a label may come")
     missing: bool | int | float | str | None = Field(
         None, description="the outcome an event gets when no label came by the horizon; none if left out"
@@ -154,9 +150,7 @@ class DriftSettings(Section):
     feature_share: float = Field(0.3, gt=0, description="share of drifted features from which a window has drifted")
     prediction_threshold: float = Field(0.2, gt=0, description="distance of the served predictions")
     label_threshold: float = Field(0.2, gt=0, description="distance of the labels")
-    quality_drop: float = Field(
-        0.1, gt=0, description="relative rise of the champion's loss over its validation loss"
-    )
+    quality_drop: float = Field(0.1, gt=0, description="relative rise of the champion's loss over its validation loss")
     min_rows: PositiveInt = Field(500, description="rows below which a window is not judged")
     persistence: PositiveInt = Field(2, description="drifted windows needed for a retraining ...")
     of_windows: PositiveInt = Field(3, description="... among so many latest windows")

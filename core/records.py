@@ -1,0 +1,325 @@
+"""Step 1: raw bytes become an event, a label or a bad record. Pure; nothing here raises for bad input.
+
+The decoder is built from the project file: :func:`msgspec.defstruct` makes a C decoder that checks
+JSON and types in one pass, and the few checks it cannot make (bounds, time, id) follow in Python.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from core.durations import parse_iso
+from core.predictions import FeatureValue, Outcome
+from core.settings import FieldSettings, Kind, Settings
+
+Reason = Literal[
+    "empty",
+    "oversized",
+    "malformed",
+    "wrong_type",
+    "missing_field",
+    "out_of_bounds",
+    "bad_time",
+    "time_ahead",
+    "bad_id",
+    "bad_label",
+    "unknown_kind",
+    "feature_error",
+]
+MAX_ID_LENGTH = 512
+MAX_CATEGORY_LENGTH = 256
+_MS_PER_UNIT = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_EARLIEST, _LATEST = 0, 253_402_300_799_000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What is to be predicted; `time` in ms; `unknown` tells that it carried fields not in the settings."""
+
+    id: str
+    time: int
+    fields: dict[str, FeatureValue]
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """An outcome, joined to its event by id; `time` in ms."""
+
+    id: str
+    time: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """Why a record cannot be used; `kind` tells in which book it is counted."""
+
+    kind: Literal["event", "label"]
+    reason: Reason
+    detail: str
+
+
+Decode = Callable[[bytes | None, int], "Event | Label | BadRecord"]
+
+
+class Decoder:
+    """Decodes the values of both input topics of one project.
+
+    Examples
+    --------
+    >>> from core.project import parse_settings
+    >>> settings = parse_settings(
+    ...     "{name: a, id: id, time: at, fields: {x: number}, label: {path: y, positive: 1, negative: 0}}"
+    ... )
+    >>> decoder = Decoder(settings)
+    >>> decoder.event(b'{"id": "e1", "at": 5, "x": 1.5}', 5)
+    Event(id='e1', time=5, fields={'x': 1.5}, unknown=False)
+    >>> decoder.label(b'{"id": "e1", "y": 1}', 9)
+    Label(id='e1', time=9, outcome=1)
+    >>> decoder.event(b'{"id": "e1", "at": 5, "x": NaN}', 5).reason
+    'malformed'
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        event_paths: dict[str, Any] = {settings.id: str | int, settings.time: str | int | float}
+        event_paths |= {field.path or name: _json_type(field) for name, field in settings.fields.items()}
+        self._event_json = _Json(event_paths, settings.topics.max_bytes)
+        self._label_id = settings.label.id or settings.id
+        label_paths: dict[str, Any] = {self._label_id: str | int, settings.label.path: Any}
+        if settings.label.time:
+            label_paths[settings.label.time] = str | int | float
+        self._label_json = _Json(label_paths, settings.topics.max_bytes)
+        self._id = _getter(settings.id)
+        self._time = _getter(settings.time)
+        self._label_getters = [
+            _getter(path) for path in (self._label_id, settings.label.path, settings.label.time or self._label_id)
+        ]
+        self._fields = [
+            (name, _getter(field.path or name), _field_check(field)) for name, field in settings.fields.items()
+        ]
+        self._outcome = outcome_reader(settings)
+        kind = settings.topics.kind
+        self._kind = kind
+        self._kind_json = _Json({kind.path: str}, settings.topics.max_bytes) if kind else None
+        self._kind_of = _getter(kind.path) if kind else None
+
+    def event(self, value: bytes | None, timestamp: int) -> Event | BadRecord:
+        """Decode an event; `timestamp` is its record's, ms."""
+        content, unknown = self._event_json.decode(value)
+        if isinstance(content, tuple):
+            return BadRecord("event", *content)
+        identifier = _read_id(self._id(content))
+        if identifier is None:
+            return BadRecord("event", "bad_id", f"{self._settings.id}: an id has 1 to {MAX_ID_LENGTH} characters")
+        time = _read_time(self._time(content), self._settings.time_unit)
+        if time is None:
+            return BadRecord("event", "bad_time", f"{self._settings.time}: {self._time(content)!r} is not a time")
+        if time > timestamp + self._settings.order.max_ahead:
+            return BadRecord(
+                "event",
+                "time_ahead",
+                f"{self._settings.time}: later than the record by more than order.max_ahead",
+            )
+        fields: dict[str, FeatureValue] = {}
+        for name, getter, check in self._fields:
+            found, problem = check(getter(content))
+            if problem is not None:
+                return BadRecord("event", problem[0], f"{name}: {problem[1]}")
+            fields[name] = found
+        return Event(identifier, time, fields, unknown)
+
+    def label(self, value: bytes | None, timestamp: int) -> Label | BadRecord:
+        """Decode a label; without a time of its own it has its record's `timestamp`, ms."""
+        content, _ = self._label_json.decode(value)
+        if isinstance(content, tuple):
+            return BadRecord("label", *content)
+        get_id, get_outcome, get_time = self._label_getters
+        identifier = _read_id(get_id(content))
+        if identifier is None:
+            return BadRecord("label", "bad_id", f"{self._label_id}: an id has 1 to {MAX_ID_LENGTH} characters")
+        outcome = self._outcome(get_outcome(content))
+        if outcome is None:
+            detail = f"{self._settings.label.path}: {_short(get_outcome(content))} is no outcome of this task"
+            return BadRecord("label", "bad_label", detail)
+        time: int | None = timestamp
+        if self._settings.label.time:
+            time = _read_time(get_time(content), self._settings.time_unit)
+        if time is None:
+            return BadRecord("label", "bad_time", f"{self._settings.label.time}: is not a time")
+        if time > timestamp + self._settings.order.max_ahead:
+            return BadRecord(
+                "label",
+                "time_ahead",
+                f"{self._settings.label.time}: later than the record by more than order.max_ahead",
+            )
+        return Label(identifier, time, outcome)
+
+    def either(self, value: bytes | None, timestamp: int) -> Event | Label | BadRecord:
+        """Decode a record of a topic that carries both events and labels."""
+        assert self._kind and self._kind_json and self._kind_of
+        content, _ = self._kind_json.decode(value)
+        if isinstance(content, tuple):
+            return BadRecord("event", *content)
+        kind = self._kind_of(content)
+        if kind == self._kind.event:
+            return self.event(value, timestamp)
+        if kind == self._kind.label:
+            return self.label(value, timestamp)
+        return BadRecord("event", "unknown_kind", f"{self._kind.path}: {_short(kind)} is neither event nor label")
+
+    def for_topic(self, topic: str) -> Decode:
+        """Return the method that decodes `topic`."""
+        if self._kind is not None and self._settings.events_topic == self._settings.labels_topic:
+            return self.either
+        return self.event if topic == self._settings.events_topic else self.label
+
+
+class _Json:
+    """A strict decoder of some paths of a JSON object; counts on C for all of it."""
+
+    def __init__(self, paths: dict[str, Any], max_bytes: int) -> None:
+        tree: dict[str, Any] = {}
+        for path, kind in paths.items():
+            node = tree
+            *parents, leaf = path.split(".")
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = kind
+        self._strict = msgspec.json.Decoder(_struct(tree, forbid_unknown=True))
+        self._lenient = msgspec.json.Decoder(_struct(tree, forbid_unknown=False))
+        self._max_bytes = max_bytes
+
+    def decode(self, value: bytes | None) -> tuple[Any, bool]:
+        """Return (content, whether it had unknown fields), or ((reason, detail), False)."""
+        if not value:
+            return ("empty", "the record has no value"), False
+        if len(value) > self._max_bytes:
+            return ("oversized", f"{len(value)} bytes, more than topics.max_bytes"), False
+        try:
+            try:
+                return self._strict.decode(value), False
+            except msgspec.ValidationError as error:
+                if "unknown field" not in str(error):
+                    raise
+                return self._lenient.decode(value), True
+        except msgspec.ValidationError as error:
+            return _reason_of(str(error)), False
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return ("malformed", _short(str(error))), False
+
+
+def _struct(tree: dict[str, Any], *, forbid_unknown: bool) -> type[msgspec.Struct]:
+    fields = []
+    for index, (name, kind) in enumerate(tree.items()):
+        leaf = _struct(kind, forbid_unknown=forbid_unknown) if isinstance(kind, dict) else kind
+        fields.append((f"f{index}", leaf | None if leaf is not Any else Any, msgspec.field(name=name, default=None)))
+    made: type[msgspec.Struct] = msgspec.defstruct(
+        "Record", fields, forbid_unknown_fields=forbid_unknown, namespace={"NAMES": list(tree)}, gc=False
+    )
+    return made
+
+
+def _getter(path: str) -> Callable[[Any], Any]:
+    """Return a function that reads `path` from a decoded record, None where a parent is missing."""
+    parts = path.split(".")
+
+    def get(content: Any) -> Any:
+        for part in parts:
+            if content is None:
+                return None
+            content = getattr(content, f"f{type(content).NAMES.index(part)}")
+        return content
+
+    return get
+
+
+def _json_type(field: FieldSettings) -> Any:
+    return {"number": float, "category": str | int | bool, "bool": bool, "text": str}[field.type]
+
+
+def _reason_of(message: str) -> tuple[Reason, str]:
+    return ("missing_field" if "missing required" in message else "wrong_type"), _short(message)
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    text = re.sub(r"\s+", " ", text)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _read_id(value: Any) -> str | None:
+    if value is None or isinstance(value, bool):
+        return None
+    text = str(value)
+    return text if 0 < len(text) <= MAX_ID_LENGTH else None
+
+
+def _read_time(value: Any, unit: str) -> int | None:
+    try:
+        time = parse_iso(value) if isinstance(value, str) else round(value * _MS_PER_UNIT[unit])
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return time if _EARLIEST <= time <= _LATEST else None
+
+
+_Checked = tuple[FeatureValue, tuple[Reason, str] | None]
+
+
+def _field_check(field: FieldSettings) -> Callable[[Any], _Checked]:
+    kind: Kind = field.type
+    low = -math.inf if field.minimum is None else field.minimum
+    high = math.inf if field.maximum is None else field.maximum
+    nullable = field.nullable
+
+    def check(value: Any) -> _Checked:
+        if value is None:
+            return (None, None) if nullable else (None, ("missing_field", "is required and is missing or null"))
+        if kind == "number":
+            if not low <= value <= high or not math.isfinite(value):
+                return None, ("out_of_bounds", f"{value!r} is not between {low:g} and {high:g}")
+            return value, None
+        if kind == "category":
+            text = str(value)
+            if len(text) > MAX_CATEGORY_LENGTH:
+                return None, ("out_of_bounds", f"a category has at most {MAX_CATEGORY_LENGTH} characters")
+            return text, None
+        return value, None
+
+    return check
+
+
+def outcome_reader(settings: Settings) -> Callable[[Any], Outcome | None]:
+    """Return the function that turns a label's JSON value into an outcome, None if it is none."""
+    label = settings.label
+
+    def binary(value: Any) -> Outcome | None:
+        if type(value) is float and value.is_integer():
+            value = int(value)
+        for wanted, outcome in ((label.positive, 1), (label.negative, 0)):
+            if value == wanted and (isinstance(value, str) == isinstance(wanted, str)):
+                return outcome
+        return None
+
+    def multiclass(value: Any) -> Outcome | None:
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            return None
+        text = str(value)
+        known = not label.classes or text in label.classes
+        return text if known and 0 < len(text) <= MAX_CATEGORY_LENGTH else None
+
+    def regression(value: Any) -> Outcome | None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return None
+        low = -math.inf if label.minimum is None else label.minimum
+        high = math.inf if label.maximum is None else label.maximum
+        return float(value) if low <= value <= high and abs(value) <= 1e12 else None
+
+    return {"binary": binary, "multiclass": multiclass, "regression": regression}[settings.task]

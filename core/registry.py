@@ -1,0 +1,382 @@
+"""Step 10, its memory: versions of the batch model and the alias that serves. The only mlflow import.
+
+The registered model is named like the project. ``champion`` is the version that serves, ``previous``
+the one before. MLflow is imported when a `Registry` is made (1 to 3 s), never earlier.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from core.batch_model import FittedModel, used_features
+from core.errors import RegistryError
+from core.model_files import FORMAT, check_model_files, digest_of, project_code_by_value, requirements
+from core.project import Project
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+_PREFIX = "headrace."
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version.
+
+    Attributes
+    ----------
+    version : int
+        Its number, from 1.
+    run_id : str
+        The MLflow run that made it.
+    tags : mapping of str to str
+        What was recorded at registration: ``digest``, ``table_version``, ``data_cut``, ``trigger`` ...
+    """
+
+    version: int
+    run_id: str
+    tags: Mapping[str, str]
+
+    def number(self, tag: str) -> int:
+        """Return a tag that is a whole number.
+
+        Raises
+        ------
+        RegistryError
+            If it is missing or no number.
+        """
+        try:
+            return int(self.tags[tag])
+        except (KeyError, ValueError) as error:
+            raise RegistryError(
+                f"model version {self.version}: tag {_PREFIX}{tag} is missing or no number; "
+                "register models with headrace only"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What is written with a new version.
+
+    Attributes
+    ----------
+    example : pandas.DataFrame
+        A few rows as the pipeline gets them; kept as the input example.
+    tags : mapping
+        Recorded on the version; the digest is added.
+    params, metrics : mapping
+        Recorded on the run.
+    documents : mapping of file name to JSON value
+        Logged as artifacts of the run.
+    """
+
+    example: pd.DataFrame
+    tags: Mapping[str, object]
+    params: Mapping[str, object]
+    metrics: Mapping[str, float]
+    documents: Mapping[str, Any]
+
+
+def _translated(
+    method: Callable[Concatenate[Registry, P], R],
+) -> Callable[Concatenate[Registry, P], R]:
+    """Let only :class:`RegistryError` out of a method."""
+
+    def inner(self: Registry, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except RegistryError:
+            raise
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            raise RegistryError(
+                f"MLflow at {self.address}: {method.__name__}: {type(error).__name__}: {lines[0] if lines else ''}; "
+                "is it running, and is MLFLOW_TRACKING_URI right?"
+            ) from error
+
+    inner.__name__, inner.__doc__ = method.__name__, method.__doc__
+    return inner
+
+
+class Registry:
+    """The project's models in MLflow; safe to use from several processes.
+
+    Parameters
+    ----------
+    project : Project
+        Names the model (``settings.name``), MLflow's address and the state folder.
+
+    Raises
+    ------
+    RegistryError
+        If MLflow cannot be reached.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._name = project.settings.name
+        self._lock_file = project.state / "mlflow.lock"
+        self._connect()
+
+    @property
+    def address(self) -> str:
+        """MLflow's address, without a password."""
+        scheme, _, rest = self._project.tracking_uri.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
+    @_translated
+    def _connect(self) -> None:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        from mlflow.tracking import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with self._locked():
+            self._client = MlflowClient(self._project.tracking_uri, self._project.tracking_uri)
+            self._client.search_registered_models(max_results=1)
+
+    @_translated
+    def alias(self, alias: str) -> ModelVersion | None:
+        """Return the version that an alias names, or None if there is no such alias; takes milliseconds.
+
+        Raises
+        ------
+        RegistryError
+            If MLflow cannot be reached, or the alias names a version that is not there.
+        """
+        version = self._aliases().get(alias)
+        if version is None:
+            return None
+        try:
+            return _version(self._client.get_model_version(self._name, str(version)))
+        except Exception as error:
+            if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise RegistryError(
+                f"alias {alias!r} of model {self._name!r} names version {version}, which is not there; "
+                "point the alias to another version in MLflow"
+            ) from error
+
+    def current(self) -> tuple[int, int] | None:
+        """Return (version, effective_at in ms) of the champion, or None if there is none.
+
+        Raises
+        ------
+        RegistryError
+            As :meth:`alias`.
+        """
+        champion = self.alias(CHAMPION)
+        return None if champion is None else (champion.version, champion.number("effective_at"))
+
+    @_translated
+    def versions(self) -> list[ModelVersion]:
+        """Return every version, oldest first."""
+        found, token = [], None
+        while True:
+            page = self._client.search_model_versions(f"name='{self._name}'", page_token=token)
+            found += [_version(entry) for entry in page]
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda entry: entry.version)
+
+    @_translated
+    def load(self, version: int) -> FittedModel:
+        """Load a version after its files were checked; nothing of it runs before.
+
+        Raises
+        ------
+        RegistryError
+            If MLflow cannot be reached, the version or its files are not there, its files were changed, or
+            they are not what headrace writes.
+        """
+        from mlflow import sklearn as flavour
+        from mlflow.artifacts import download_artifacts
+
+        entry = _version(self._client.get_model_version(self._name, str(version)))
+        source = self._client.get_model_version_download_uri(self._name, str(version))
+        with tempfile.TemporaryDirectory(prefix="headrace-model-") as folder:
+            private = Path(folder) / "model"
+            kept = Path(download_artifacts(artifact_uri=source, tracking_uri=self._project.tracking_uri))
+            shutil.copytree(kept, private, symlinks=True)
+            try:
+                check_model_files(private, entry.tags.get("digest"))
+            except RegistryError as error:
+                raise RegistryError(f"model version {version} cannot be trusted: {error}") from error
+            pipeline = flavour.load_model(str(private))
+        return self.wrap(pipeline, version)
+
+    def wrap(self, pipeline: Any, version: int = 0) -> FittedModel:
+        """Return a fitted pipeline as this project's model."""
+        settings = self._project.settings
+        return FittedModel(pipeline, settings.feature_kinds, settings.task, version)
+
+    @_translated
+    def register(self, pipeline: Any, registration: Registration) -> ModelVersion:
+        """Log a run and register its pipeline as a new version; no alias moves.
+
+        Raises
+        ------
+        RegistryError
+            If MLflow cannot be reached, or the pipeline cannot be written.
+        """
+        run = self._client.create_run(self._experiment(), run_name=f"retrain-{registration.tags['request']}")
+        run_id = run.info.run_id
+        try:
+            entry = self._register_run(run, pipeline, registration)
+        except BaseException:
+            self._client.set_terminated(run_id, "FAILED")
+            raise
+        self._client.set_terminated(run_id)
+        return entry
+
+    def _register_run(self, run: Any, pipeline: Any, registration: Registration) -> ModelVersion:
+        run_id = run.info.run_id
+        with tempfile.TemporaryDirectory(prefix="headrace-model-") as folder:
+            model = Path(folder) / "model"
+            self._save(pipeline, registration.example, model)
+            digest = digest_of(model)
+            self._client.log_artifacts(run_id, str(model), "model")
+        self._log(run_id, registration)
+        tags = {f"{_PREFIX}{key}": str(value) for key, value in {**registration.tags, "digest": digest}.items()}
+        self._ensure_model()
+        entry = self._client.create_model_version(
+            self._name, f"{run.info.artifact_uri}/model", run_id=run_id, tags=tags
+        )
+        return _version(self._client.get_model_version(self._name, entry.version))
+
+    @_translated
+    def log_file(self, run_id: str, path: Path, folder: str) -> None:
+        """Add a file to the artifacts of a run."""
+        self._client.log_artifact(run_id, str(path), folder)
+
+    @_translated
+    def promote(self, version: int, *, expected: int | None) -> None:
+        """Make a version the champion, and the champion so far `previous`.
+
+        Parameters
+        ----------
+        version : int
+            The new champion.
+        expected : int or None
+            The champion that the decision was made against.
+
+        Raises
+        ------
+        RegistryError
+            If another version became champion meanwhile; nothing has moved then.
+        """
+        with self._locked():
+            current = self._aliases().get(CHAMPION)
+            if current == version:
+                return
+            if current != expected:
+                raise RegistryError(
+                    f"model {self._name!r}: version {current} is champion, not {expected}: "
+                    f"version {version} was compared with another champion and is not promoted"
+                )
+            if current is not None:
+                self._client.set_registered_model_alias(self._name, PREVIOUS, str(current))
+            self._client.set_registered_model_alias(self._name, CHAMPION, str(version))
+
+    def _aliases(self) -> dict[str, int]:
+        try:
+            model = self._client.get_registered_model(self._name)
+        except Exception as error:
+            if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+        return {alias: int(version) for alias, version in model.aliases.items()}
+
+    def _experiment(self) -> str:
+        with self._locked():
+            found = self._client.get_experiment_by_name(self._name)
+            if found is not None:
+                return str(found.experiment_id)
+            # A database as tracking address has no artifact store of its own: the default would be ./mlruns.
+            remote = self._project.tracking_uri.startswith(("http://", "https://"))
+            folder = None if remote else (self._project.state / "mlflow-artifacts").as_uri()
+            return str(self._client.create_experiment(self._name, artifact_location=folder))
+
+    def _ensure_model(self) -> None:
+        with self._locked():
+            try:
+                self._client.get_registered_model(self._name)
+            except Exception as error:
+                if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                self._client.create_registered_model(self._name)
+
+    def _log(self, run_id: str, registration: Registration) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, now, 0) for name, value in registration.metrics.items()],
+            params=[Param(name, str(value)) for name, value in registration.params.items()],
+            tags=[RunTag(f"{_PREFIX}{name}", str(value)) for name, value in registration.tags.items()],
+        )
+        for name, document in registration.documents.items():
+            self._client.log_dict(run_id, document, name)
+
+    def _save(self, pipeline: Any, example: pd.DataFrame, folder: Path) -> None:
+        from mlflow import sklearn as flavour
+
+        classifies = self._project.settings.task != "regression"
+        with project_code_by_value():
+            flavour.save_model(
+                pipeline,
+                str(folder),
+                serialization_format=FORMAT,
+                signature=self._signature(pipeline),
+                input_example=example,
+                pip_requirements=requirements(),
+                pyfunc_predict_fn="predict_proba" if classifies else "predict",
+            )
+
+    def _signature(self, pipeline: Any) -> Any:
+        import numpy as np
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, Schema, TensorSpec
+
+        kinds = used_features(self._project.settings.feature_kinds)
+        columns = [ColSpec("string" if kind == "category" else "double", name) for name, kind in kinds.items()]
+        shape = (-1,) if self._project.settings.task == "regression" else (-1, len(pipeline.classes_))
+        return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.float64), shape)]))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes of this state folder out; MLflow's own first start is not safe for two."""
+        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock_file.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def _version(entry: Any) -> ModelVersion:
+    tags = {key.removeprefix(_PREFIX): value for key, value in entry.tags.items() if key.startswith(_PREFIX)}
+    return ModelVersion(int(entry.version), entry.run_id or "", tags)

@@ -1,0 +1,114 @@
+"""Step 11: a thread that watches the registry's champion alias and hands each new champion to the worker.
+
+The worker never waits for it: it predicts with the online experts until a champion is loaded, and swaps
+between two records. A champion that cannot be loaded changes nothing; the one that serves goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from core.errors import HeadraceError
+from core.models import BatchModel
+
+_log = logging.getLogger("headrace.champion")
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A loaded champion; `effective_at` is the event time from which lockstep lets it serve, ms."""
+
+    model: BatchModel
+    effective_at: int
+
+
+class ChampionSource(Protocol):
+    """Where champions come from."""
+
+    def current(self) -> tuple[int, int] | None:
+        """Return (version, effective_at) of the champion alias, None if there is none."""
+
+    def load(self, version: int) -> BatchModel:
+        """Load a version, verified."""
+
+
+class ChampionWatcher:
+    """Polls a `ChampionSource` in a thread.
+
+    Parameters
+    ----------
+    connect : callable
+        Makes the source; called in the thread, because it imports MLflow.
+    poll_s : float
+        Time between two looks, s.
+    """
+
+    def __init__(self, connect: Callable[[], ChampionSource], poll_s: float = 2.0) -> None:
+        self._connect = connect
+        self._poll_s = poll_s
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._loaded: Champion | None = None
+        self._seen: int | None = None
+        self._problem: str | None = None
+        self._looked = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="champion-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; a load under way is waited for at most five seconds."""
+        self._stop.set()
+        self._thread.join(timeout=5.0)
+
+    @property
+    def loaded(self) -> Champion | None:
+        """The newest champion that was loaded."""
+        with self._lock:
+            return self._loaded
+
+    @property
+    def problem(self) -> str | None:
+        """Why the alias cannot be followed at the moment, None if it can."""
+        with self._lock:
+            return self._problem
+
+    def wait_for_first_look(self, timeout_s: float) -> bool:
+        """Wait until the registry has answered once; tell whether it did."""
+        return self._looked.wait(timeout_s)
+
+    def _run(self) -> None:
+        source: ChampionSource | None = None
+        pause = 0.0
+        while not self._stop.wait(pause):
+            try:
+                source = source or self._connect()
+                self._look(source)
+                pause = self._poll_s
+            except HeadraceError as error:
+                pause = min(max(pause, self._poll_s) * 2, 60.0)
+                self._report(str(error))
+
+    def _look(self, source: ChampionSource) -> None:
+        current = source.current()
+        if current is not None and current[0] != self._seen:
+            model = source.load(current[0])
+            with self._lock:
+                self._loaded = Champion(model, current[1])
+            self._seen = current[0]
+            _log.info("champion %d is loaded", current[0])
+        self._report(None)
+        self._looked.set()
+
+    def _report(self, problem: str | None) -> None:
+        with self._lock:
+            news = problem is not None and problem != self._problem
+            self._problem = problem
+        if news:
+            _log.warning("the champion cannot be followed, the stream goes on without a change: %s", problem)

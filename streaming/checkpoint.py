@@ -1,0 +1,151 @@
+"""Snapshots of a partition's state: authenticated before they are unpickled, stamped, atomic.
+
+A file is ``HEADRACE1``, a JSON header (versions, digest of the settings that matter, positions), and
+the zlib-compressed pickle; the whole is followed by an HMAC-SHA256 under a key that only this installation
+knows (``HEADRACE_STATE_KEY``, or ``<state>/state.key`` of mode 600). Pickle can run code, and a flipped bit can
+load and predict wrongly without a word: nothing is unpickled before the HMAC holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import pickle
+import secrets
+import struct
+import zlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from core.errors import CheckpointError
+from core.project import Project
+from core.settings import Settings
+from streaming.machine import State
+
+_MAGIC = b"HEADRACE1"
+_KEPT = 2
+_log = logging.getLogger("headrace.checkpoint")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A partition's state, and the broker whose offsets it names."""
+
+    state: State
+    cluster_id: str
+
+
+def load_key(state_folder: Path) -> bytes:
+    """Return the installation's key; make one on the first call.
+
+    Raises
+    ------
+    CheckpointError
+        If others may read the key's file.
+    """
+    if named := os.environ.get("HEADRACE_STATE_KEY"):
+        return named.encode()
+    path = state_folder / "state.key"
+    state_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            raise CheckpointError(f"{path}: others may read this key; run: chmod 600 {path}") from None
+    return path.read_bytes()
+
+
+class Checkpoints:
+    """The snapshots of one project's partitions, the newest two of each."""
+
+    def __init__(self, project: Project) -> None:
+        self._folder = project.checkpoints
+        self._key = load_key(project.state)
+        self._stamp = _stamp(project.settings)
+
+    def save(self, partition: int, snapshot: Snapshot) -> Path:
+        """Write a snapshot: part file, fsync, rename, fsync of the folder; then drop the oldest."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        header = {**self._stamp, "cluster_id": snapshot.cluster_id, "positions": snapshot.state.positions}
+        content = _frame(header, zlib.compress(pickle.dumps(snapshot.state, protocol=5), 1))
+        path = self._folder / f"partition-{partition:04d}.{snapshot.state.step:016d}.snapshot"
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            file.write(content + hmac.digest(self._key, content, "sha256"))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(self._folder)
+        for old in self._files(partition)[_KEPT:]:
+            old.unlink()
+        return path
+
+    def load(self, partition: int) -> Snapshot | None:
+        """Return the newest snapshot that can be trusted; None only if there never was one.
+
+        Raises
+        ------
+        CheckpointError
+            If snapshots exist and none can be trusted, or it was made under other versions or settings.
+        """
+        problems = []
+        for path in self._files(partition):
+            try:
+                return self._read(path)
+            except CheckpointError as error:
+                _log.error("%s; trying the one before", error)
+                problems.append(str(error))
+        if problems:
+            raise CheckpointError(
+                f"no snapshot of partition {partition} can be used:\n  " + "\n  ".join(problems) + "\n"
+                "restore the state folder from a back-up, or move it away to start learning anew"
+            )
+        return None
+
+    def _files(self, partition: int) -> list[Path]:
+        return sorted(self._folder.glob(f"partition-{partition:04d}.*.snapshot"), reverse=True)
+
+    def _read(self, path: Path) -> Snapshot:
+        content = path.read_bytes()
+        body, signature = content[:-32], content[-32:]
+        if not hmac.compare_digest(hmac.digest(self._key, body, "sha256"), signature):
+            raise CheckpointError(f"{path}: damaged, or not written with this installation's key")
+        header, payload = _unframe(body)
+        for name, mine in self._stamp.items():
+            if header[name] != mine:
+                raise CheckpointError(f"{path}: made with {name} {header[name]}, this is {mine}")
+        return Snapshot(pickle.loads(zlib.decompress(payload)), header["cluster_id"])  # noqa: S301
+
+
+def _stamp(settings: Settings) -> dict[str, Any]:
+    """Return what a snapshot must agree on to be continued."""
+    shape = settings.model_dump(
+        mode="json", include={"task", "fields", "features", "online", "blend", "label"}
+    )
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+    return {"format": 1, "river": version("river"), "settings": digest}
+
+
+def _frame(header: dict[str, Any], payload: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return _MAGIC + struct.pack(">I", len(text)) + text + payload
+
+
+def _unframe(body: bytes) -> tuple[dict[str, Any], bytes]:
+    start = len(_MAGIC) + 4
+    (length,) = struct.unpack(">I", body[len(_MAGIC) : start])
+    return json.loads(body[start : start + length]), body[start + length :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

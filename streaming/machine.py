@@ -1,0 +1,302 @@
+"""The partition's machine: a state and a record go in, outputs come out. Nothing else decides.
+
+For every event: features once, every expert predicts, the blend is served, the event waits in the join.
+For every label: score first, then move the blend's weights, then let the online experts learn. Never
+another order, and nothing here does I/O, reads a clock or draws a random number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from core.blend import Blend
+from core.features import FeatureError, FeatureFunction, Vocabulary
+from core.metrics import loss
+from core.models import BatchModel
+from core.predictions import Features, Outcome, Prediction, is_sane
+from core.records import BadRecord, Decoder, Event, Label, outcome_reader
+from core.settings import Settings
+from streaming.books import Books
+from streaming.experts import Expert
+from streaming.join import Fate, LabelJoin, Predicted
+from streaming.transport import RawRecord
+
+CHAMPION = "champion"
+SERVED = "served"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prediction and its outcome; `label_time` and `label_clock` in ms."""
+
+    step: int
+    predicted: Predicted
+    outcome: Outcome
+    label_time: int
+    label_clock: int
+    implied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A second, different label."""
+
+    step: int
+    label: Label
+    label_clock: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be used."""
+
+    record: RawRecord
+    bad: BadRecord
+
+
+Output = Predicted | Example | Correction | DeadLetter
+
+
+@dataclass
+class Scores:
+    """Prequential loss on the rows that every current expert predicted."""
+
+    rows: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+
+    def add(self, predictions: dict[str, Prediction], outcome: Outcome) -> None:
+        """Score one example; a changed set of experts starts over."""
+        if self.losses.keys() != predictions.keys():
+            self.rows, self.losses = 0, dict.fromkeys(predictions, 0.0)
+        self.rows += 1
+        for name, prediction in predictions.items():
+            self.losses[name] += loss(prediction, outcome)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean loss of each expert and of what was served."""
+        return {name: total / self.rows for name, total in self.losses.items()} if self.rows else {}
+
+
+@dataclass
+class State:
+    """All that a partition knows; what a snapshot holds."""
+
+    experts: list[Expert]
+    blend: Blend
+    join: LabelJoin
+    vocabulary: Vocabulary
+    books: Books = field(default_factory=Books)
+    scores: Scores = field(default_factory=Scores)
+    step: int = 0
+    clock: int = 0
+    first_event: int | None = None
+    champion_version: int | None = None
+    positions: dict[str, int] = field(default_factory=dict)
+    topic_clocks: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def fresh(cls, settings: Settings, experts: list[Expert]) -> State:
+        """Return the state of a partition that has seen nothing."""
+        return cls(
+            experts=experts,
+            blend=Blend(settings.task, settings.blend),
+            join=LabelJoin(settings.label.horizon, settings.state.max_pending),
+            vocabulary=Vocabulary.of(settings),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A record with all that does not depend on labels: decoded, features, the champion's prediction."""
+
+    record: RawRecord
+    content: Event | Label | BadRecord
+    features: Features | None = None
+    champion: Prediction | None = None
+
+
+class Machine:
+    """Steps one partition's state from record to record.
+
+    Parameters
+    ----------
+    settings : Settings
+        The project file.
+    features : FeatureFunction
+        The project's features.
+    state : State
+        Changed in place by every step.
+    """
+
+    def __init__(self, settings: Settings, features: FeatureFunction, state: State) -> None:
+        self.state = state
+        self.champion_failures = 0
+        self._decoder = Decoder(settings)
+        self._features = features
+        self._champion: BatchModel | None = None
+        missing = settings.label.missing
+        self._implied = None if missing is None else outcome_reader(settings)(missing)
+
+    def swap(self, champion: BatchModel | None) -> None:
+        """Let `champion` predict from the next record on."""
+        self._champion = champion
+        self.state.champion_version = None if champion is None else champion.version
+
+    def process(self, records: Sequence[RawRecord]) -> list[Output]:
+        """Step through records; the champion predicts them as one batch, everything else one by one."""
+        outputs: list[Output] = []
+        for prepared in self.prepare(records):
+            outputs.extend(self.step(prepared))
+        return outputs
+
+    def prepare(self, records: Sequence[RawRecord]) -> list[Prepared]:
+        """Decode, compute features and let the champion predict."""
+        prepared = [self._prepare(record) for record in records]
+        rows = [index for index, entry in enumerate(prepared) if entry.features is not None]
+        if self._champion is None or not rows:
+            return prepared
+        predictions = self._ask_champion([prepared[index].features or {} for index in rows])
+        for index, prediction in zip(rows, predictions, strict=True):
+            entry = prepared[index]
+            prepared[index] = Prepared(entry.record, entry.content, entry.features, prediction)
+        return prepared
+
+    def step(self, prepared: Prepared) -> list[Output]:
+        """Take one record in and return everything that follows from it."""
+        record, content = prepared.record, prepared.content
+        outputs = self._advance(record, record.timestamp)
+        if isinstance(content, BadRecord):
+            outputs.append(self._refuse(record, content))
+        elif isinstance(content, Event):
+            outputs.extend(self._predict(prepared, content))
+        else:
+            outputs.extend(self._join(content))
+        self._count_waiting()
+        return outputs
+
+    def tick(self, record: RawRecord, time: int) -> list[Output]:
+        """Take a clock record in and move the clock to `time`, ms."""
+        outputs = self._advance(record, time)
+        self._count_waiting()
+        return outputs
+
+    def _advance(self, record: RawRecord, time: int) -> list[Output]:
+        """Count the step, move the clock, never back; return what passed its horizon."""
+        state = self.state
+        state.step += 1
+        state.positions[record.topic] = record.offset + 1
+        state.clock = max(state.clock, time)
+        expiry = state.join.advance(state.clock)
+        state.books.labels.orphaned += expiry.orphans
+        state.books.events.evicted += expiry.evicted
+        outputs: list[Output] = []
+        for event in expiry.events:
+            if self._implied is None:
+                state.books.events.expired += 1
+                continue
+            state.books.events.implied += 1
+            due = event.time + state.join.horizon
+            outputs.append(self._learn(event, self._implied, due, implied=True))
+        return outputs
+
+    def _count_waiting(self) -> None:
+        self.state.books.events.pending = self.state.join.pending
+        self.state.books.labels.waiting = self.state.join.waiting
+
+    def _prepare(self, record: RawRecord) -> Prepared:
+        content = self._decoder.for_topic(record.topic)(record.value, record.timestamp)
+        if not isinstance(content, Event):
+            return Prepared(record, content)
+        try:
+            features = self._features(self.state.vocabulary.bound(content.fields), content.time)
+        except FeatureError as error:
+            return Prepared(record, BadRecord("event", "feature_error", str(error)[:300]))
+        return Prepared(record, content, features)
+
+    def _ask_champion(self, rows: list[Features]) -> list[Prediction | None]:
+        assert self._champion is not None
+        try:
+            predictions = self._champion.predict(rows)
+        except Exception:  # noqa: BLE001  a batch model may be the user's code; the stream goes on
+            self.champion_failures += len(rows)
+            return [None] * len(rows)
+        sane = [prediction if is_sane(prediction) else None for prediction in predictions]
+        self.champion_failures += sum(prediction is None for prediction in sane)
+        return sane
+
+    def _refuse(self, record: RawRecord, bad: BadRecord) -> DeadLetter:
+        book = self.state.books.events if bad.kind == "event" else self.state.books.labels
+        book.received += 1
+        book.dead_lettered += 1
+        reasons = self.state.books.reasons
+        reasons[bad.reason] = reasons.get(bad.reason, 0) + 1
+        return DeadLetter(record, bad)
+
+    def _predict(self, prepared: Prepared, event: Event) -> list[Output]:
+        state, book = self.state, self.state.books.events
+        book.received += 1
+        if state.join.knows(event.id):
+            book.duplicates += 1
+            return []
+        book.unknown_fields += event.unknown
+        book.predicted += 1
+        if state.first_event is None:
+            state.first_event = event.time
+        predicted = self._predicted(prepared, event)
+        label = state.join.add_event(predicted)
+        if label is None:
+            return [predicted]
+        book.joined += 1
+        state.books.labels.joined += 1
+        return [predicted, self._learn(predicted, label.outcome, label.time, implied=False)]
+
+    def _predicted(self, prepared: Prepared, event: Event) -> Predicted:
+        state, features = self.state, prepared.features
+        assert features is not None
+        predictions: dict[str, Prediction] = {}
+        if prepared.champion is not None:
+            predictions[CHAMPION] = prepared.champion
+        for expert in state.experts:
+            prediction = expert.predict(features)
+            if prediction is not None:
+                predictions[expert.name] = prediction
+        return Predicted(
+            step=state.step,
+            id=event.id,
+            time=event.time,
+            clock=state.clock,
+            partition=prepared.record.partition,
+            offset=prepared.record.offset,
+            champion_version=state.champion_version if CHAMPION in predictions else None,
+            features=features,
+            predictions=predictions,
+            served=state.blend.mix(predictions) if predictions else None,
+        )
+
+    def _join(self, label: Label) -> list[Output]:
+        state, book = self.state, self.state.books.labels
+        book.received += 1
+        fate, event = state.join.add_label(label, state.clock)
+        if fate is Fate.JOINED and event is not None:
+            book.joined += 1
+            state.books.events.joined += 1
+            return [self._learn(event, label.outcome, label.time, implied=False)]
+        if fate is Fate.LATE:
+            book.late += 1
+        elif fate is Fate.DUPLICATE:
+            book.duplicates += 1
+        elif fate is Fate.CORRECTED:
+            book.corrected += 1
+            return [Correction(state.step, label, state.clock)]
+        return []
+
+    def _learn(self, event: Predicted, outcome: Outcome, label_time: int, *, implied: bool) -> Example:
+        """Score, then move the weights, then learn."""
+        state = self.state
+        if event.served is not None:
+            state.scores.add({SERVED: event.served, **event.predictions}, outcome)
+            state.blend.update(event.predictions, outcome)
+        for expert in state.experts:
+            expert.learn(event.features, outcome)
+        return Example(state.step, event, outcome, label_time, state.clock, implied)

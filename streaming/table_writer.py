@@ -1,0 +1,140 @@
+"""Step 6: predictions, examples and corrections become rows of Delta tables, each once.
+
+Rows carry the partition's step. The last step written is kept by the table itself, so that rows which
+come again after a crash are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from core.settings import Settings
+from core.store import TableStore
+from core.tables import (
+    CORRECTIONS,
+    EXAMPLES,
+    PREDICTIONS,
+    corrections_schema,
+    examples_schema,
+    feature_column,
+    prediction_column,
+    predictions_schema,
+)
+from streaming.join import Predicted
+from streaming.machine import Correction, Example, Output
+
+_Row = TypeVar("_Row", Predicted, Example, Correction)
+
+
+class TableWriter:
+    """Collects one partition's outputs and appends them when told.
+
+    Parameters
+    ----------
+    store : TableStore
+        Where the tables are.
+    settings : Settings
+        Decides the columns.
+    partition : int
+        Whose rows these are.
+    """
+
+    def __init__(self, store: TableStore, settings: Settings, partition: int) -> None:
+        self._store = store
+        self._settings = settings
+        self._app = f"partition-{partition}"
+        self._predictions: list[Predicted] = []
+        self._examples: list[Example] = []
+        self._corrections: list[Correction] = []
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that wait to be written."""
+        return len(self._predictions) + len(self._examples) + len(self._corrections)
+
+    def add(self, outputs: Iterable[Output]) -> None:
+        """Keep what belongs into a table."""
+        for output in outputs:
+            if isinstance(output, Predicted):
+                self._predictions.append(output)
+            elif isinstance(output, Example):
+                self._examples.append(output)
+            elif isinstance(output, Correction):
+                self._corrections.append(output)
+
+    def flush(self, step: int) -> None:
+        """Append everything collected, as of `step`.
+
+        Raises
+        ------
+        StoreError
+            If a table cannot be written; what was collected is kept and can be flushed again.
+        """
+        settings = self._settings
+        self._write(PREDICTIONS, self._predictions, _prediction_rows, predictions_schema(settings), step)
+        self._write(EXAMPLES, self._examples, _example_rows, examples_schema(settings), step)
+        self._write(CORRECTIONS, self._corrections, _correction_rows, corrections_schema(settings), step)
+
+    def _write(
+        self,
+        table: str,
+        rows: list[_Row],
+        columns: Callable[[Sequence[_Row], Settings], dict[str, list[Any]]],
+        schema: pa.Schema,
+        step: int,
+    ) -> None:
+        if rows:
+            last = self._store.last_sequence(table, self._app)
+            fresh = rows if last is None else [row for row in rows if row.step > last]
+            if fresh:
+                content = columns(fresh, self._settings)
+                arrays = [pa.array(content[field.name], field.type) for field in schema]
+                self._store.append(
+                    table, pa.Table.from_arrays(arrays, schema=schema), app=self._app, sequence=step
+                )
+            rows.clear()
+        elif not self._store.exists(table):
+            self._store.append(table, schema.empty_table(), app=self._app, sequence=0)
+
+
+def _prediction_rows(rows: Sequence[Predicted], settings: Settings) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        "id": [row.id for row in rows],
+        "event_time": [row.time * 1000 for row in rows],
+        "clock": [row.clock * 1000 for row in rows],
+        "partition": [row.partition for row in rows],
+        "offset": [row.offset for row in rows],
+        "champion_version": [row.champion_version for row in rows],
+    }
+    for name in settings.feature_kinds:
+        columns[feature_column(name)] = [row.features[name] for row in rows]
+    columns[prediction_column("served")] = [_cell(row.served) for row in rows]
+    for name in settings.expert_names:
+        columns[prediction_column(name)] = [_cell(row.predictions.get(name)) for row in rows]
+    return columns
+
+
+def _example_rows(rows: Sequence[Example], settings: Settings) -> dict[str, list[Any]]:
+    return {
+        **_prediction_rows([row.predicted for row in rows], settings),
+        "label": [row.outcome for row in rows],
+        "label_time": [row.label_time * 1000 for row in rows],
+        "label_clock": [row.label_clock * 1000 for row in rows],
+        "implied": [row.implied for row in rows],
+    }
+
+
+def _correction_rows(rows: Sequence[Correction], settings: Settings) -> dict[str, list[Any]]:
+    return {
+        "id": [row.label.id for row in rows],
+        "label": [row.label.outcome for row in rows],
+        "label_time": [row.label.time * 1000 for row in rows],
+        "label_clock": [row.label_clock * 1000 for row in rows],
+    }
+
+
+def _cell(prediction: Any) -> Any:
+    return list(prediction.items()) if isinstance(prediction, dict) else prediction
