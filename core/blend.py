@@ -1,13 +1,13 @@
 """Step 3: the blend. Several experts become one served prediction, with weights on the simplex.
 
-Weights move by exponentiated gradient with a fixed share handed round (Herbster & Warmuth 1998, "Tracking
-the best expert"), so the regret to the best changing sequence of mixtures is bounded. The learning
-rate is not tuned: several run side by side, with equal weights as one more, and a Bayesian mixture over
-them (Vovk's aggregating algorithm) is what is served.
+Many mixtures run side by side: one for each learning rate, share and sharpness of the settings. Within each,
+weights move by exponentiated gradient (Kivinen & Warmuth 1997) with a fixed share handed round (Herbster & Warmuth
+1998), so its regret to the best changing weights is bounded. Nothing is tuned: a belief over the mixtures moves by
+their own loss in the same way (Vovk 1998), and their average under that belief is what is served.
 
-* binary: experts are mixed in logit space, the mixtures of the rates in probability space;
-* multiclass: a floored, renormalised geometric mean over the union of the classes seen by any expert;
-* regression: a convex mean, gradients divided by a running mean absolute error and clipped.
+* binary: logits are averaged; sharpness multiplies them;
+* multiclass: logarithms of floored probabilities, over the union of the classes that any expert names;
+* regression: values; gradients are divided by a running mean absolute error and clipped.
 
 Experts may come and go: those absent from a prediction sleep (Freund et al. 1997), their weight does not move.
 """
@@ -15,31 +15,23 @@ Experts may come and go: those absent from a prediction sleep (Freund et al. 199
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Protocol, cast
+from collections.abc import Mapping
+from itertools import product
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from core.predictions import Outcome, Prediction
 from core.settings import BlendSettings, Task
 
+Array = NDArray[np.float64]
+
 _FLOOR = 1e-4
+_MAX_STEP = 1.0
 _MAX_GRADIENT = 4.0
-_META_SHARE = 1e-3
-
-
-class _Space(Protocol):
-    """How one task mixes predictions and how wrong a mixture was."""
-
-    def mix(self, weights: Mapping[str, float], predictions: Mapping[str, Prediction]) -> Prediction: ...
-
-    def average(self, weighted: Iterable[tuple[float, Prediction]]) -> Prediction: ...
-
-    def gradients(
-        self, mixed: Prediction, predictions: Mapping[str, Prediction], outcome: Outcome
-    ) -> dict[str, float]: ...
-
-    def loss(self, mixed: Prediction, outcome: Outcome) -> float: ...
-
-    def observe(self, mixed: Prediction, outcome: Outcome) -> None: ...
+_BELIEF_RATE = 0.5
+_BELIEF_SHARE = 1e-3
 
 
 class Blend:
@@ -50,7 +42,7 @@ class Blend:
     task : {'binary', 'multiclass', 'regression'}
         Decides the space in which predictions are mixed.
     settings : BlendSettings
-        Learning rates that run side by side, and the share handed round.
+        The rates, shares and sharpnesses that run side by side; a rate of 0 is equal weights.
 
     Examples
     --------
@@ -62,175 +54,118 @@ class Blend:
     """
 
     def __init__(self, task: Task, settings: BlendSettings) -> None:
-        self._rates = [0.0, *settings.rates]
-        self._share = settings.share
-        self._space: _Space = _SPACES[task]()
-        self._weights: list[dict[str, float]] = [{} for _ in self._rates]
-        self._belief = [1.0 / len(self._rates)] * len(self._rates)
+        sharpness = settings.sharpness if task != "regression" else [1.0]
+        members = np.array(list(product(settings.rates, settings.shares, sharpness)))
+        self._task = task
+        self._rates, self._shares, self._sharpness = (members[:, [column]] for column in range(3))
+        self._belief: Array = np.full(len(members), 1.0 / len(members))
+        self._weights: Array = np.empty((len(members), 0))
+        self._names: dict[str, int] = {}
+        self._scale = _RunningScale()
 
     def mix(self, predictions: Mapping[str, Prediction]) -> Prediction:
         """Return the served prediction of these experts' predictions (at least one; all finite)."""
-        self._admit(predictions)
-        mixtures = [self._space.mix(_awake(weights, predictions), predictions) for weights in self._weights]
-        return self._space.average(zip(self._belief, mixtures, strict=True))
+        weights, _ = self._awake(predictions)
+        if self._task == "multiclass":
+            classes, logs = _logs(predictions)
+            served = _softmax(self._belief @ (self._sharpness * (weights @ logs)))
+            return dict(zip(classes, served.tolist(), strict=True))
+        if self._task == "binary":
+            mixed = self._sharpness[:, 0] * (weights @ _logits(predictions))
+            return float(_sigmoid(float(self._belief @ mixed)))
+        return float(self._belief @ (weights @ _values(predictions)))
 
     def update(self, predictions: Mapping[str, Prediction], outcome: Outcome) -> None:
         """Move the weights by how well each of these experts had predicted `outcome`."""
-        self._admit(predictions)
-        losses, mixtures = [], []
-        for rate, weights in zip(self._rates, self._weights, strict=True):
-            awake = _awake(weights, predictions)
-            mixed = self._space.mix(awake, predictions)
-            mixtures.append(mixed)
-            losses.append(self._space.loss(mixed, outcome))
-            if rate and len(predictions) > 1:
-                gradients = self._space.gradients(mixed, predictions, outcome)
-                _move(weights, awake, gradients, rate, self._share)
-        self._space.observe(self._space.average(zip(self._belief, mixtures, strict=True)), outcome)
-        self._believe(losses)
+        weights, columns = self._awake(predictions)
+        losses, gradients = self._judge(weights, predictions, outcome)
+        if len(predictions) > 1:
+            steps = np.clip(-self._rates * gradients, -_MAX_STEP, _MAX_STEP)
+            raised = weights * np.exp(steps)
+            raised /= raised.sum(axis=1, keepdims=True)
+            raised = (1.0 - self._shares) * raised + self._shares / len(predictions)
+            raised = np.where(self._rates > 0.0, raised, weights)
+            total = self._weights[:, columns].sum(axis=1, keepdims=True)
+            self._weights[:, columns] = total * raised
+        believed = self._belief * np.exp(-_BELIEF_RATE * (losses - losses.min()))
+        self._belief = (1.0 - _BELIEF_SHARE) * believed / believed.sum() + _BELIEF_SHARE / len(believed)
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each expert seen so far, averaged over the rates; they sum to 1."""
-        return {
-            name: sum(belief * weights[name] for belief, weights in zip(self._belief, self._weights, strict=True))
-            for name in self._weights[0]
-        }
+        """Weight of each expert seen so far, averaged over the mixtures; they sum to 1."""
+        average = self._belief @ self._weights
+        return {name: float(average[column]) for name, column in self._names.items()}
 
-    def _admit(self, predictions: Mapping[str, Prediction]) -> None:
-        """Give an expert that was never seen an equal part of the weight."""
+    def _judge(self, weights: Array, predictions: Mapping[str, Prediction], outcome: Outcome) -> tuple[Array, Array]:
+        """Return each mixture's loss, and its gradient by each awake expert's weight."""
+        if self._task == "multiclass":
+            return _judge_classes(weights, self._sharpness, predictions, str(outcome))
+        if self._task == "binary":
+            logits = _logits(predictions)
+            plain = weights @ logits
+            mixed = np.clip(self._sharpness[:, 0] * plain, -9.0, 9.0)
+            chances = 1.0 / (1.0 + np.exp(-mixed))
+            errors = self._sharpness[:, 0] * (chances - float(outcome))
+            losses = -np.log(chances if outcome else 1.0 - chances)
+            return losses, errors[:, None] * (logits[None, :] - plain[:, None])
+        values, truth = _values(predictions), float(outcome)
+        mixed = weights @ values
+        scale = self._scale.value
+        losses = np.minimum(np.abs(mixed - truth) / scale, 2 * _MAX_GRADIENT)
+        gradients = np.sign(mixed - truth)[:, None] * (values[None, :] - mixed[:, None]) / scale
+        self._scale.observe(abs(float(self._belief @ mixed) - truth))
+        return losses, np.clip(gradients, -_MAX_GRADIENT, _MAX_GRADIENT)
+
+    def _awake(self, predictions: Mapping[str, Prediction]) -> tuple[Array, Any]:
+        """Return the normalised weights of the experts that predicted, in their order, and their columns."""
         for name in predictions:
-            if name in self._weights[0]:
-                continue
-            part = 1.0 / (len(self._weights[0]) + 1)
-            for weights in self._weights:
-                for other in weights:
-                    weights[other] *= 1.0 - part
-                weights[name] = part
+            if name not in self._names:
+                self._admit(name)
+        if list(predictions) == list(self._names):
+            return self._weights, slice(None)
+        columns = [self._names[name] for name in predictions]
+        awake = self._weights[:, columns]
+        return awake / awake.sum(axis=1, keepdims=True), columns
 
-    def _believe(self, losses: list[float]) -> None:
-        least = min(losses)
-        raised = [belief * math.exp(least - loss) for belief, loss in zip(self._belief, losses, strict=True)]
-        total = sum(raised)
-        even = _META_SHARE / len(raised)
-        self._belief = [(1.0 - _META_SHARE) * value / total + even for value in raised]
-
-
-def _awake(weights: Mapping[str, float], predictions: Mapping[str, Prediction]) -> dict[str, float]:
-    total = sum(weights[name] for name in predictions)
-    return {name: weights[name] / total for name in predictions}
+    def _admit(self, name: str) -> None:
+        """Give an expert that was never seen an equal part of the weight."""
+        part = 1.0 / (len(self._names) + 1)
+        self._names[name] = len(self._names)
+        column = np.full((len(self._weights), 1), part)
+        self._weights = np.hstack([self._weights * (1.0 - part), column])
 
 
-def _move(
-    weights: dict[str, float],
-    awake: Mapping[str, float],
-    gradients: Mapping[str, float],
-    rate: float,
-    share: float,
-) -> None:
-    """Exponentiated gradient with fixed share among the awake experts, whose total weight stays."""
-    total = sum(weights[name] for name in awake)
-    raised = {name: weight * math.exp(-rate * gradients[name]) for name, weight in awake.items()}
-    norm = sum(raised.values())
-    even = share / len(raised)
-    for name, value in raised.items():
-        weights[name] = total * ((1.0 - share) * value / norm + even)
+class _RunningScale:
+    """A running mean of absolute errors; an outlier counts at most as four times it."""
 
-
-class _Binary:
-    def mix(self, weights: Mapping[str, float], predictions: Mapping[str, Prediction]) -> Prediction:
-        return _sigmoid(sum(weights[name] * _logit(_number(value)) for name, value in predictions.items()))
-
-    def average(self, weighted: Iterable[tuple[float, Prediction]]) -> Prediction:
-        return math.fsum(weight * _number(value) for weight, value in weighted)
-
-    def gradients(self, mixed: Prediction, predictions: Mapping[str, Prediction], outcome: Outcome) -> dict[str, float]:
-        error = _number(mixed) - float(outcome)
-        return {name: error * _logit(_number(value)) for name, value in predictions.items()}
-
-    def loss(self, mixed: Prediction, outcome: Outcome) -> float:
-        chance = _number(mixed)
-        return -math.log(max(chance if outcome else 1.0 - chance, 1e-12))
-
-    def observe(self, mixed: Prediction, outcome: Outcome) -> None:
-        """Nothing to track: log loss has a scale of its own."""
-
-
-class _Multiclass:
-    def mix(self, weights: Mapping[str, float], predictions: Mapping[str, Prediction]) -> Prediction:
-        classes = _union(predictions.values())
-        scores = {
-            name: sum(weights[expert] * _log(value, name) for expert, value in predictions.items()) for name in classes
-        }
-        peak = max(scores.values())
-        raised = {name: math.exp(value - peak) for name, value in scores.items()}
-        total = sum(raised.values())
-        return {name: value / total for name, value in raised.items()}
-
-    def average(self, weighted: Iterable[tuple[float, Prediction]]) -> Prediction:
-        total: dict[str, float] = {}
-        for weight, value in weighted:
-            assert isinstance(value, dict)
-            for name, chance in value.items():
-                total[name] = total.get(name, 0.0) + weight * chance
-        return total
-
-    def gradients(self, mixed: Prediction, predictions: Mapping[str, Prediction], outcome: Outcome) -> dict[str, float]:
-        assert isinstance(mixed, dict)
-        truth = str(outcome)
-        found = {}
-        for expert, value in predictions.items():
-            expected = sum(chance * _log(value, name) for name, chance in mixed.items())
-            found[expert] = _clip(expected - _log(value, truth))
-        return found
-
-    def loss(self, mixed: Prediction, outcome: Outcome) -> float:
-        assert isinstance(mixed, dict)
-        return -math.log(max(mixed.get(str(outcome), 0.0), _FLOOR))
-
-    def observe(self, mixed: Prediction, outcome: Outcome) -> None:
-        """Nothing to track: log loss has a scale of its own."""
-
-
-class _Regression:
     def __init__(self) -> None:
-        self._scale = 0.0
+        self._mean = 0.0
         self._seen = 0
 
-    def mix(self, weights: Mapping[str, float], predictions: Mapping[str, Prediction]) -> Prediction:
-        return math.fsum(weights[name] * _number(value) for name, value in predictions.items())
+    @property
+    def value(self) -> float:
+        return self._mean or 1.0
 
-    def average(self, weighted: Iterable[tuple[float, Prediction]]) -> Prediction:
-        return math.fsum(weight * _number(value) for weight, value in weighted)
-
-    def gradients(self, mixed: Prediction, predictions: Mapping[str, Prediction], outcome: Outcome) -> dict[str, float]:
-        centre = _number(mixed)
-        error = centre - float(outcome)
-        direction = math.copysign(1.0, error) if error else 0.0
-        unit = self._scale or 1.0
-        return {name: _clip(direction * (_number(value) - centre) / unit) for name, value in predictions.items()}
-
-    def loss(self, mixed: Prediction, outcome: Outcome) -> float:
-        return min(abs(_number(mixed) - float(outcome)) / (self._scale or 1.0), 2 * _MAX_GRADIENT)
-
-    def observe(self, mixed: Prediction, outcome: Outcome) -> None:
-        """Track the mean absolute error; an outlier counts at most as four times it."""
-        error = abs(_number(mixed) - float(outcome))
+    def observe(self, error: float) -> None:
         self._seen += 1
         if self._seen > 20:
-            error = min(error, _MAX_GRADIENT * self._scale)
-        self._scale += (error - self._scale) / min(self._seen, 1000)
+            error = min(error, _MAX_GRADIENT * self._mean)
+        self._mean += (error - self._mean) / min(self._seen, 1000)
 
 
-_SPACES: dict[Task, type[_Binary] | type[_Multiclass] | type[_Regression]] = {
-    "binary": _Binary,
-    "multiclass": _Multiclass,
-    "regression": _Regression,
-}
+def _judge_classes(
+    weights: Array, sharpness: Array, predictions: Mapping[str, Prediction], truth: str
+) -> tuple[Array, Array]:
+    classes, logs = _logs(predictions, truth)
+    chances = _softmax(sharpness * (weights @ logs))
+    at = classes.index(truth)
+    gradients = sharpness * (chances @ logs.T - logs[:, at][None, :])
+    centred = gradients - (weights * gradients).sum(axis=1, keepdims=True)
+    return -np.log(np.maximum(chances[:, at], _FLOOR)), np.clip(centred, -_MAX_GRADIENT, _MAX_GRADIENT)
 
 
-def _number(value: Prediction) -> float:
-    return cast(float, value)
+def _logits(predictions: Mapping[str, Prediction]) -> Array:
+    return np.array([_logit(cast(float, value)) for value in predictions.values()])
 
 
 def _logit(chance: float) -> float:
@@ -242,14 +177,18 @@ def _sigmoid(value: float) -> float:
     return 1.0 / (1.0 + math.exp(-value))
 
 
-def _log(value: Prediction, name: str) -> float:
-    assert isinstance(value, dict)
-    return math.log(max(value.get(name, 0.0), _FLOOR))
+def _values(predictions: Mapping[str, Prediction]) -> Array:
+    return np.array([cast(float, value) for value in predictions.values()])
 
 
-def _clip(value: float) -> float:
-    return min(max(value, -_MAX_GRADIENT), _MAX_GRADIENT)
+def _logs(predictions: Mapping[str, Prediction], also: str | None = None) -> tuple[list[str], Array]:
+    """Return the union of the classes, and the logarithm of each expert's floored, renormalised probabilities."""
+    found = [cast(dict[str, float], value) for value in predictions.values()]
+    classes = sorted({name for value in found for name in value} | ({also} if also is not None else set()))
+    chances = np.array([[max(value.get(name, 0.0), _FLOOR) for name in classes] for value in found])
+    return classes, np.log(chances / chances.sum(axis=1, keepdims=True))
 
 
-def _union(predictions: Iterable[Prediction]) -> list[str]:
-    return sorted({name for value in predictions if isinstance(value, dict) for name in value})
+def _softmax(scores: Array) -> Array:
+    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return cast(Array, raised / raised.sum(axis=-1, keepdims=True))

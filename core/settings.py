@@ -31,6 +31,7 @@ def _duration(value: object) -> object:
 
 Duration = Annotated[int, BeforeValidator(_duration)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(ge=0.0, le=10.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
 
 
@@ -101,6 +102,18 @@ class FeatureSettings(Section):
 
     function: str = Field(description="file.py:function, in the project folder")
     outputs: dict[Name, Kind] = Field(description="each feature that the function returns, and its type")
+    online_only: list[Name] = Field(
+        [],
+        description="features whose values do not come back, such as a calendar day: "
+        "for the online experts only, neither trained on in batch nor watched for drift",
+    )
+
+    @model_validator(mode="after")
+    def _online_only_known(self) -> Self:
+        unknown = [name for name in self.online_only if name not in self.outputs]
+        if unknown:
+            raise ValueError(f"online_only names {unknown[0]!r}, which is not among the outputs")
+        return self
 
 
 class ExpertSettings(Section):
@@ -114,10 +127,15 @@ class ExpertSettings(Section):
 
 
 class BlendSettings(Section):
-    """How the experts are mixed."""
+    """How the experts are mixed; every combination runs side by side, none needs tuning."""
 
-    rates: list[float] = Field([0.002, 0.01, 0.05], description="learning rates that are tried side by side")
-    share: Share = Field(0.005, description="weight that is handed round at each step, so that no expert dies")
+    rates: list[Rate] = Field([0.0, 0.002, 0.01, 0.05], min_length=1, description="learning rates; 0 is equal weights")
+    shares: list[Share] = Field(
+        [1e-5, 1e-3], min_length=1, description="weight handed round at each step, so that no expert dies"
+    )
+    sharpness: list[Rate] = Field(
+        [1.0, 1.15, 1.3], min_length=1, description="factors on the mixed logits; not used for regression"
+    )
 
 
 class BatchSettings(Section):
@@ -268,7 +286,7 @@ class Settings(Section):
             raise ValueError(f"{sorted(reserved)[0]!r} is a reserved name; call the online expert something else")
         if self.events_topic == self.labels_topic and self.topics.kind is None:
             raise ValueError("events and labels share a topic; say with topics.kind how to tell them apart")
-        if not any(kind != "text" for kind in self.feature_kinds.values()):
+        if not self.batch_kinds:
             raise ValueError("no feature that a model can use; text must be turned into numbers or categories")
         return self
 
@@ -299,6 +317,12 @@ class Settings(Section):
         if self.features is not None:
             return dict(self.features.outputs)
         return {name: field.type for name, field in self.fields.items()}
+
+    @property
+    def batch_kinds(self) -> dict[str, Kind]:
+        """The features that batch training and drift reports use, and their types."""
+        online_only = set(self.features.online_only) if self.features else set()
+        return {name: kind for name, kind in self.feature_kinds.items() if kind != "text" and name not in online_only}
 
     @property
     def expert_names(self) -> list[str]:
