@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 PERIOD_S = 30.0
 _CONNECTION_LOGGERS = ("kafka.net", "kafka.cluster", "kafka.coordinator")
+_LOOP_LOGGER = "kafka.net.selector"
 _CONNECTION_WORDS = ("ConnectionError", "ECONNREFUSED", "NodeNotReady", "TimeoutError")
 
 log = logging.getLogger(__name__)
@@ -63,9 +64,13 @@ def limit_kafka_log() -> None:
     library.addHandler(RateLimitedHandler())
     library.setLevel(logging.WARNING)
     library.propagate = False
+    # its warnings are about tasks of more than 0.1 s, which a large batch is
+    logging.getLogger(_LOOP_LOGGER).setLevel(logging.ERROR)
 
 
 def _is_connection_trouble(record: logging.LogRecord) -> bool:
+    if record.name == _LOOP_LOGGER:
+        return False
     if record.name.startswith(_CONNECTION_LOGGERS):
         return True
     return any(word in record.getMessage() for word in _CONNECTION_WORDS)

@@ -65,51 +65,92 @@ class ClusterInfo:
 
 
 class Consumer(Protocol):
-    """Reads assigned partitions from given offsets; commits only when told."""
+    """Reads assigned partitions from given offsets; commits only when told. For one thread.
+
+    Trouble that passes (the broker is away) shows as empty polls and in the log; what lasts is
+    raised as :class:`core.errors.BrokerError`.
+    """
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Read these partitions from these offsets on; replaces an earlier assignment."""
+        """Read these partitions from these offsets on; replaces an earlier assignment and its pauses."""
 
     def poll(self, timeout_ms: int, max_records: int) -> Sequence[RawRecord]:
-        """Return the next records, each partition's in offset order; empty after the time-out."""
+        """Return the next records, each partition's in offset order; empty after the time-out.
+
+        Raises
+        ------
+        BrokerError
+            If an offset is not kept any more, a record is damaged, or another broker than before
+            answers at the address.
+        """
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        """Stop returning records of exactly these partitions; every other one resumes."""
+        """Stop returning records of exactly these partitions; every other one resumes.
+
+        Raises
+        ------
+        ValueError
+            If one of them is not assigned.
+        """
 
     def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the group's committed offsets; a partition without one is left out."""
 
     def beginning(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the first offset still kept of each partition."""
+        """Return the first offset still kept of each partition.
+
+        Raises
+        ------
+        TopicError
+            If there is no such partition.
+        """
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Commit the offsets of the next records to read."""
+        """Commit the offsets of the next records to read.
+
+        Raises
+        ------
+        BrokerError
+            If the broker does not take them within the time that connecting may take.
+        """
 
     def close(self) -> None:
         """Leave; nothing is committed by leaving."""
 
 
 class Producer(Protocol):
-    """Sends records; they are safe only after `flush`."""
+    """Sends records; they are safe only after `flush`. For one thread.
+
+    A producer that failed to deliver a queued record stays failed: connect a new one and send again
+    from the last commit on.
+    """
 
     def send(self, record: OutRecord) -> None:
-        """Queue a record; a failure is raised here or by the next `flush`."""
+        """Queue a record; a failure is raised by the next `send` or `flush`.
+
+        Raises
+        ------
+        TopicError
+            If there is no such topic.
+        BrokerError
+            If the record cannot be sent as it is, or an earlier one was not delivered.
+        """
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Wait until every queued record is acknowledged, or raise `BrokerError`."""
 
     def close(self) -> None:
-        """Flush what can be flushed and disconnect."""
+        """Flush what can be flushed and disconnect; what is lost by that is logged as an error."""
 
 
 class Broker(Protocol):
     """A broker that can be asked about, and connected to."""
 
     def describe(self, topics: Sequence[str]) -> ClusterInfo:
-        """Return the cluster's id and the partition count of those topics that exist."""
+        """Return the cluster's id and the partition count of those topics that exist; never cached."""
 
     def create_topics(self, partitions: Mapping[str, int]) -> None:
-        """Create those of the topics that do not exist yet."""
+        """Create those of the topics that do not exist yet, with so many partitions."""
 
     def consumer(self, group: str) -> Consumer:
         """Connect a consumer; it commits under `group`."""

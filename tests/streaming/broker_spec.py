@@ -217,6 +217,8 @@ class BrokerSpec:
         place, group = TopicPartition(topic, 0), f"group-{uuid.uuid4().hex}"
         consumer = connect({place: 0}, group)
         collect(consumer, 1)
+        consumer.assign({place: 1})
+        consumer.poll(100, 1)
         consumer.close()
         assert connect(group=group).committed([place]) == {}
 

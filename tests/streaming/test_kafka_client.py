@@ -14,7 +14,7 @@ from broker_spec import BrokerSpec, collect
 from core.errors import BrokerError, TopicError, UsageError
 from streaming.embedded import EmbeddedBroker
 from streaming.kafka_client import KafkaBroker, broker_error, is_transient
-from streaming.kafka_log import RateLimitedHandler
+from streaming.kafka_log import RateLimitedHandler, limit_kafka_log
 from streaming.transport import OutRecord, TopicPartition
 
 KAFKA_ERRORS = [
@@ -233,3 +233,13 @@ def test_other_warnings_of_the_library_pass_beside_connection_trouble(caplog):
     fetcher.error("Not authorized to read from topic %s.", "t")
     assert [r.levelname for r in caplog.records] == ["WARNING", "ERROR"]
     assert "Not authorized to read from topic t." in caplog.text
+
+
+def test_a_slow_step_of_the_library_is_no_connection_trouble(caplog):
+    loop = logging.Logger("kafka.net.selector")
+    loop.addHandler(RateLimitedHandler())
+    loop.error("IO loop crashed")
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
+    assert "connection" not in caplog.text
+    limit_kafka_log()
+    assert not logging.getLogger("kafka.net.selector").isEnabledFor(logging.WARNING)
