@@ -14,7 +14,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, Self
 import psutil
 
 from core.errors import AlreadyRunningError, BrokerError, PortInUseError
+from core.processes import SIGKILL, end, start_tied
 
 HOST = "127.0.0.1"
 FILE_NAME = "broker.json"
@@ -32,17 +32,6 @@ STOP_TIMEOUT_S = 1.0  # with clients still connected Tansu waits for them for ev
 FREE_PORT_ATTEMPTS = 3
 
 log = logging.getLogger(__name__)
-
-# Runs in a fresh interpreter between us and the broker: asks the kernel to end this process with
-# the one that started it, then becomes the broker. preexec_fn would do, but not safely with threads.
-_TIED_TO_PARENT = """
-import ctypes, os, signal, sys
-PR_SET_PDEATHSIG = 1
-ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the starting process is gone already")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class EmbeddedBroker:
@@ -123,12 +112,7 @@ class EmbeddedBroker:
         if process is None:
             return
         (self.state / FILE_NAME).unlink(missing_ok=True)
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_TIMEOUT_S)
 
     def _start_on(self, binary: Path, port: int) -> None:
         _refuse_taken(port)
@@ -139,21 +123,15 @@ class EmbeddedBroker:
         url = f"tcp://{HOST}:{port}"
         command = [str(binary), "broker", "--cluster-id", self.cluster_id, "--listener-url", url]
         command += ["--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
-        with log_path.open("wb") as output:
-            try:
-                self._process = subprocess.Popen(
-                    _tied_to_parent(command),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=self.state,
-                    env={**os.environ, "NO_COLOR": "1"},
-                    start_new_session=True,  # Ctrl-C is for us, and we end the broker last
-                )
-            except OSError as error:
-                raise BrokerError(
-                    f"{binary} does not start: {error}; give a broker of your own with --bootstrap"
-                ) from error
+        try:
+            self._process = start_tied(
+                command, log=log_path, cwd=self.state, environment={"NO_COLOR": "1"}, death_signal=SIGKILL
+            )
+        except OSError as error:
+            message = f"{binary} does not start: {error}; give a broker of your own with --bootstrap"
+            raise BrokerError(message) from error
+                f"{binary} does not start: {error}; give a broker of your own with --bootstrap"
+            ) from error
         try:
             self._await_answer(log_path)
             self._write_file()
@@ -229,12 +207,6 @@ def find_binary(state: Path) -> Path:
     shutil.copyfile(place, copy)
     copy.chmod(0o755)
     return copy
-
-
-def _tied_to_parent(command: list[str]) -> list[str]:
-    if not sys.platform.startswith("linux"):
-        return command
-    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
 
 
 def _refuse_taken(port: int) -> None:
