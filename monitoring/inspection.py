@@ -1,0 +1,154 @@
+"""Inspecting one stage of one window: read its rows, compare them with the reference, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from core.errors import HeadraceError, StoreError
+from core.project import Project
+from core.store import TableStore
+from monitoring.drift_report import DriftReport, report_data, report_labels
+from monitoring.policy import Evidence, Judgement
+from monitoring.reference import Reference, load_reference
+from monitoring.rows import Losses, WindowRows, mean_losses
+from monitoring.windows import WindowStage
+
+_NO_LOSSES = Losses({}, 0, None, 0)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a window at a stage.
+
+    Attributes
+    ----------
+    rows, labels : int
+        Predictions of the window, and examples; `labels` is 0 before they are due.
+    problem : str or None
+        Why it could not be judged though it should be.
+    """
+
+    stage: WindowStage
+    champion: int | None
+    rows: int = 0
+    labels: int = 0
+    examples: int = 0
+    reference: Reference | None = None
+    report: DriftReport = field(default_factory=DriftReport)
+    losses: Losses = _NO_LOSSES
+    problem: str | None = None
+
+    def evidence(self, first_event: int) -> Evidence:
+        """Return what the policy needs; what the ledger knows is to be added."""
+        return Evidence(
+            window=self.stage,
+            first_event=first_event,
+            champion=self.champion,
+            rows=self.rows if self.stage.stage == "data" else self.labels,
+            features=self.report.features,
+            prediction=self.report.prediction,
+            label=self.report.label,
+            champion_loss=self.losses.champion,
+            validation_loss=self.reference.validation_loss if self.reference else None,
+            loss_rows=self.losses.champion_rows,
+            problem=self.problem,
+            examples=self.examples,
+        )
+
+    def row(self, judgement: Judgement, report: str | None) -> dict[str, Any]:
+        """Return the row of the ``windows`` table; times in microseconds."""
+        judged = judgement.verdict != "not judged"
+        return {
+            "window_start": self.stage.start * 1000,
+            "window_end": self.stage.end * 1000,
+            "stage": self.stage.stage,
+            "due": self.stage.due * 1000,
+            "rows": self.rows,
+            "labels": self.labels,
+            "champion_version": self.champion,
+            "reference_digest": self.reference.digest if self.reference else None,
+            "judged": judged,
+            "not_judged_because": None if judged else judgement.reasons[0],
+            "drifted_share": judgement.drifted_share,
+            "prediction_distance": self.report.prediction,
+            "label_distance": self.report.label,
+            "loss_rows": self.losses.rows,
+            "losses": list(self.losses.mean.items()),
+            "distances": list(self.report.features.items()),
+            "skipped": list(self.report.skipped.items()),
+            "verdict": judgement.verdict,
+            "reasons": list(judgement.reasons) if judged else [],
+            "report": report,
+        }
+
+
+class Inspector:
+    """Inspects stages of a project's windows.
+
+    Parameters
+    ----------
+    project : Project
+    store : TableStore
+        The project's tables.
+    """
+
+    def __init__(self, project: Project, store: TableStore) -> None:
+        self._project = project
+        self._settings = project.settings
+        self._rows = WindowRows(store, project.settings)
+
+    def inspect(self, stage: WindowStage, champion: int | None) -> Inspection:
+        """Return what is found in a window; its report is written, nothing else.
+
+        Parameters
+        ----------
+        champion : int or None
+            Version of the champion at the stage's due time.
+
+        Raises
+        ------
+        StoreError
+            If a table cannot be read or the report cannot be written: to be tried again.
+        """
+        examples = self._rows.examples(stage) if stage.stage == "labels" else None
+        found = Inspection(
+            stage,
+            champion,
+            rows=self._rows.count(stage),
+            labels=0 if examples is None else examples.num_rows,
+            examples=self._rows.count_examples(stage.due) if champion is None else 0,
+            losses=_NO_LOSSES if examples is None else mean_losses(examples, self._settings.expert_names, champion),
+        )
+        if champion is None:
+            return found
+        try:
+            found = replace(found, reference=load_reference(self._project.state / "references", champion))
+            return replace(found, report=self._compare(found, examples))
+        except StoreError:
+            raise
+        except HeadraceError as error:
+            return replace(found, problem=str(error))
+
+    def next_event(self, moment: int) -> int | None:
+        """Return the first event time at or after `moment`, ms; None if there is none."""
+        return self._rows.next_event(moment)
+
+    def _compare(self, found: Inspection, examples: pa.Table | None) -> DriftReport:
+        """Compare the rows with the reference, unless they are too few to be judged."""
+        settings, stage = self._settings, found.stage
+        assert found.reference is not None
+        if (found.rows if examples is None else found.labels) < settings.drift.min_rows:
+            return DriftReport()
+        common: dict[str, Any] = {
+            "task": settings.task,
+            "drift": settings.drift,
+            "sample": settings.windows.sample,
+            "path": self._project.reports / stage.name,
+        }
+        if examples is not None:
+            return report_labels(examples, found.reference.sample, **common)
+        current = self._rows.predictions(stage)
+        return report_data(current, found.reference.sample, kinds=settings.feature_kinds, **common)

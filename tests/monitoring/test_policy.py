@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.settings import DriftSettings, Settings
+from monitoring.policy import Decision, Evidence, PolicyState, decide, judge
+from monitoring.windows import due_stages, start_progress
+
+SPAN = 10_000
+INFINITE = dict.fromkeys(("feature_threshold", "prediction_threshold", "label_threshold", "quality_drop"), float("inf"))
+
+
+def make_settings(drift: dict[str, Any] | None = None, **retrain: Any) -> Settings:
+    return Settings.model_validate(
+        {
+            "name": "x",
+            "id": "id",
+            "time": "t",
+            "fields": {"a": "number"},
+            "label": "y",
+            "windows": {"span": SPAN},
+            "drift": {"cooldown": 35_000, **(drift or {})},
+            "retrain": {"bootstrap_after": 20_000, "every": None, **retrain},
+        }
+    )
+
+
+looks = st.fixed_dictionaries(
+    {
+        "far": st.booleans(),
+        "rows": st.sampled_from([10, 499, 500, 5_000]),
+        "loss": st.sampled_from([None, 0.5, 0.9]),
+        "ends": st.booleans(),
+    }
+)
+
+
+def _play(chosen: Settings, seen: list[dict[str, Any]], horizon: int = 15_000) -> list[tuple[Evidence, Decision]]:
+    """Let the policy see a stream; a retraining stays open until a look says that it ends."""
+    stages = due_stages(start_progress(0, SPAN), SPAN, horizon, 10**9)
+    state, found, is_open, alerted, champion = PolicyState(), [], False, set(), None
+    for look, stage in zip(seen, stages, strict=False):
+        if is_open and look["ends"]:
+            is_open, champion = False, (champion or 0) + 1
+        evidence = Evidence(
+            stage,
+            0,
+            champion=champion,
+            rows=look["rows"],
+            features={"a": 0.9 if look["far"] else 0.0} if stage.stage == "data" else {},
+            label=0.0 if stage.stage == "labels" else None,
+            champion_loss=look["loss"],
+            validation_loss=0.5,
+            loss_rows=look["rows"],
+            examples=5_000,
+            alerted=stage.start in alerted,
+            open_retraining=is_open,
+        )
+        decision, state = decide(evidence, PolicyState.from_json(json.loads(json.dumps(state.to_json()))), chosen)
+        found.append((evidence, decision))
+        is_open = is_open or decision.trigger is not None
+        alerted |= {stage.start} if decision.alert else set()
+    return found
+
+
+@given(st.lists(looks, max_size=40))
+def test_drift_never_retrains_inside_the_cooldown_nor_while_one_is_open(seen):
+    chosen = make_settings({"persistence": 1, "of_windows": 1}, every="60s")
+    last = None
+    for evidence, decision in _play(chosen, seen):
+        if decision.trigger is None:
+            continue
+        assert not evidence.open_retraining
+        assert decision.reasons
+        now = evidence.window.due
+        if decision.trigger == "drift":
+            assert last is not None
+            assert now - last >= chosen.drift.cooldown
+        last = now
+
+
+@given(st.lists(looks, max_size=40))
+def test_too_few_rows_neither_alert_nor_retrain_on_drift(seen):
+    few = [{**look, "rows": min(look["rows"], 499)} for look in seen]
+    decisions = [decision for _, decision in _play(make_settings({"persistence": 1, "of_windows": 1}), few)]
+    assert not any(decision.alert or decision.trigger == "drift" for decision in decisions)
+
+
+@given(st.lists(looks, max_size=40))
+def test_infinite_thresholds_never_alert(seen):
+    found = _play(make_settings({**INFINITE, "persistence": 1, "of_windows": 1}), seen)
+    assert all(decision.trigger in (None, "bootstrap") and not decision.alert for _, decision in found)
+
+
+@given(st.lists(looks, max_size=40))
+def test_a_window_alerts_once(seen):
+    alerts = [evidence.window.start for evidence, decision in _play(make_settings(), seen) if decision.alert]
+    assert len(alerts) == len(set(alerts))
+
+
+@given(st.lists(looks, max_size=40), st.integers(1, 3))
+@settings(max_examples=50)
+def test_drift_retrains_only_when_enough_of_the_latest_windows_have_drifted(seen, persistence):
+    chosen = make_settings({"persistence": persistence, "of_windows": 3, "cooldown": 1})
+    found = _play(chosen, seen, horizon=1)
+    for index, (evidence, decision) in enumerate(found):
+        if decision.trigger != "drift":
+            continue
+        earlier = [e for e, _ in found[: index + 1] if e.champion == evidence.champion]
+        drifted = {e.window.start for e in earlier if judge(e, chosen.drift).verdict == "drifted"}
+        assert len(drifted) >= persistence
+        assert evidence.window.start in drifted
+
+
+def _stage(number: int, stage: str = "data"):
+    stages = due_stages(start_progress(0, SPAN), SPAN, 1_000, 10**7)
+    return [entry for entry in stages if entry.stage == stage][number]
+
+
+def _drifted(number: int, **more: Any) -> Evidence:
+    return Evidence(_stage(number), 0, champion=1, rows=900, features={"a": 0.9, "b": 0.0}, **more)
+
+
+def test_persistent_drift_retrains_and_then_the_cooldown_holds():
+    chosen, state, triggers = make_settings(), PolicyState(champion=1), []
+    for number in range(8):
+        decision, state = decide(_drifted(number), state, chosen)
+        triggers.append(decision.trigger)
+        assert decision.alert
+    assert triggers == [None, "drift", None, None, None, "drift", None, None]
+
+
+def test_somebody_elses_retraining_starts_the_cooldown_too():
+    state = PolicyState(champion=1)
+    _, state = decide(_drifted(0), state, make_settings())
+    decision, state = decide(_drifted(1, last_retraining=15_000), state, make_settings())
+    assert decision.action == "alert"
+    assert state.last_retraining == 15_000
+
+
+def test_after_a_promotion_the_verdicts_start_empty():
+    state = PolicyState(champion=1)
+    _, state = decide(_drifted(0), state, make_settings())
+    decision, state = decide(replace(_drifted(1), champion=2), state, make_settings())
+    assert decision.action == "alert"
+    assert len(state.data) == 1
+
+
+def test_the_labels_stage_counts_with_the_data_stage_of_other_windows():
+    chosen, state = make_settings(), PolicyState(champion=1)
+    _, state = decide(_drifted(0), state, chosen)
+    _, state = decide(Evidence(_stage(0, "labels"), 0, champion=1, rows=900, label=0.0), state, chosen)
+    calm = replace(_drifted(1), features={"a": 0.0})
+    _, state = decide(calm, state, chosen)
+    worse = Evidence(
+        _stage(1, "labels"), 0, champion=1, rows=900, label=0.0,
+        champion_loss=0.9, validation_loss=0.5, loss_rows=900,
+    )  # fmt: skip
+    decision, _ = decide(worse, state, chosen)
+    assert decision.trigger == "drift"
+    assert "mean loss 0.9000" in decision.alert[0]
+
+
+def test_bootstrap_waits_for_time_and_examples_and_is_tried_again_a_span_later():
+    chosen, state = make_settings(), PolicyState()
+    early, _ = decide(Evidence(_stage(0), 0, examples=10_000), state, chosen)
+    few, _ = decide(Evidence(_stage(2), 0, examples=999), state, chosen)
+    first, state = decide(Evidence(_stage(2), 0, examples=1_000), state, chosen)
+    labels, state = decide(Evidence(_stage(2, "labels"), 0, examples=1_000), state, chosen)
+    again, state = decide(Evidence(_stage(3), 0, examples=1_000), state, chosen)
+    assert [d.trigger for d in (early, few, first, labels, again)] == [None, None, "bootstrap", None, "bootstrap"]
+
+
+def test_the_schedule_counts_from_the_latest_retraining():
+    chosen = make_settings(every="25s")
+    calm = replace(_drifted(3), features={"a": 0.0})
+    due, _ = decide(calm, PolicyState(champion=1, last_retraining=15_000), chosen)
+    soon, _ = decide(calm, PolicyState(champion=1, last_retraining=20_000), chosen)
+    assert (due.trigger, soon.trigger) == ("schedule", None)
+    assert due.alert == ()
+
+
+def test_drift_does_not_retrain_where_the_project_says_no():
+    chosen, state = make_settings(on_drift=False), PolicyState(champion=1)
+    for number in range(3):
+        decision, state = decide(_drifted(number), state, chosen)
+        assert decision.action == "alert"
+
+
+def test_a_problem_alerts_once_a_window_and_is_no_verdict():
+    chosen = make_settings({"persistence": 1, "of_windows": 1})
+    decision, state = decide(_drifted(0, problem="The reference is damaged."), PolicyState(champion=1), chosen)
+    assert decision == Decision(alert=("The reference is damaged.",))
+    assert state.data == ()
+    repeated, _ = decide(_drifted(0, problem="The reference is damaged.", alerted=True), state, chosen)
+    assert repeated.action == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"prediction": 0.3}, "served predictions moved by 0.30"),
+        ({"label": 0.2}, "labels moved by 0.20"),
+        ({"champion_loss": 0.56, "validation_loss": 0.5, "loss_rows": 500}, "10% above its validation loss"),
+        ({"features": {"a": 0.25, "b": 0.1, "c": 0.1}}, "1 of 3 features"),
+    ],
+)
+def test_each_kind_of_drift_gives_its_reason(more, words):
+    evidence = Evidence(_stage(0), 0, champion=1, rows=500, **more)
+    judgement = judge(evidence, DriftSettings())
+    assert judgement.verdict == "drifted"
+    assert words in judgement.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"prediction": 0.19},
+        {"champion_loss": 0.9, "validation_loss": 0.5, "loss_rows": 499},
+        {"champion_loss": 0.549, "validation_loss": 0.5, "loss_rows": 500},
+        {"champion_loss": 0.9, "validation_loss": None, "loss_rows": 500},
+        {"features": {"a": 0.25, "b": 0.1, "c": 0.1, "d": 0.1}},
+        {"features": {"a": float("nan")}},
+    ],
+)
+def test_small_moves_are_steady(more):
+    assert judge(Evidence(_stage(0), 0, champion=1, rows=500, **more), DriftSettings()).verdict == "steady"
+
+
+def test_without_anything_to_compare_a_window_is_not_judged():
+    assert judge(Evidence(_stage(0), 0, champion=1, rows=500), DriftSettings()).verdict == "not judged"
+    judgement = judge(Evidence(_stage(0), 0, rows=500, features={"a": 9.0}), DriftSettings())
+    assert judgement.reasons == ("No reference: there is no champion yet.",)
