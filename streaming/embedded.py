@@ -130,8 +130,6 @@ class EmbeddedBroker:
         except OSError as error:
             message = f"{binary} does not start: {error}; give a broker of your own with --bootstrap"
             raise BrokerError(message) from error
-                f"{binary} does not start: {error}; give a broker of your own with --bootstrap"
-            ) from error
         try:
             self._await_answer(log_path)
             self._write_file()

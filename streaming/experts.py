@@ -149,12 +149,12 @@ class _Factory:
 
 
 class _River:
-    """A River model, its features encoded for it."""
+    """A River model; it is given the features that batch models get too, missing ones left out."""
 
     def __init__(self, model: Any, settings: Settings) -> None:
         self._model = model
         self._task = settings.task
-        self._drop = [name for name, kind in settings.feature_kinds.items() if kind == "text"]
+        self._use = list(settings.batch_kinds)
         self._learned = False
 
     def predict(self, features: Features) -> Prediction | None:
@@ -173,10 +173,7 @@ class _River:
         self._learned = True
 
     def _given(self, features: Features) -> dict[str, Any]:
-        given = {name: value for name, value in features.items() if value is not None}
-        for name in self._drop:
-            given.pop(name, None)
-        return given
+        return {name: value for name in self._use if (value := features[name]) is not None}
 
 
 class _Encoder:

@@ -56,8 +56,8 @@ class LockstepPace:
     def wait_for(self, item_time: int, say_time: SayTime) -> None:
         """Hold at each boundary at or before `item_time`, ms."""
         if self._boundary is None:
-            self._origin = window_origin(item_time, self._span)
-            self._boundary = self._next_boundary(self._origin)
+            self._origin = window_origin(self._first_event(item_time), self._span)
+            self._boundary = self._next_boundary(max(self._origin, item_time - 1))
         while item_time >= self._boundary and not self._stop.is_set():
             self._close_loop(self._boundary, say_time)
             self._boundary = self._next_boundary(self._boundary)
@@ -67,6 +67,11 @@ class LockstepPace:
         self._close_loop(last_time + 1, say_time)
         for request in self._ledger.open_requests():
             self._await_retraining(request)
+
+    def _first_event(self, item_time: int) -> int:
+        """Return the time of the first event ever, ms: `item_time`, unless the worker goes on from earlier."""
+        partitions = ((read_status(self._project.status, "worker") or {}).get("partitions") or {}).values()
+        return min([item_time, *(part["first_event"] for part in partitions if part["first_event"] is not None)])
 
     def _next_boundary(self, after: int) -> int:
         due = next_due(self._origin, self._span, self._horizon, after)

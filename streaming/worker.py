@@ -54,6 +54,7 @@ class Worker:
         self._checkpoints = Checkpoints(project)
         self._partitions: dict[int, Partition] = {}
         self._cluster_id = ""
+        self._paused: set[TopicPartition] = set()
         self._records = 0
         self._busy_s = 0.0
         self._last_status = self._last_flush = self._last_snapshot = time.monotonic()
@@ -83,6 +84,11 @@ class Worker:
     def books(self) -> Books:
         """The books of all partitions."""
         return total(partition.state.books for partition in self._partitions.values())
+
+    @property
+    def records(self) -> int:
+        """Number of records stepped through since the start."""
+        return self._records
 
     @property
     def partitions(self) -> dict[int, Partition]:
@@ -141,7 +147,7 @@ class Worker:
 
     def _turn(self, consumer: Consumer, producer: Producer) -> None:
         idle = all(partition.idle for partition in self._partitions.values())
-        consumer.pause([tp for partition in self._partitions.values() for tp in partition.full()])
+        self._hold_back(consumer)
         records = consumer.poll(_POLL_MS if idle else 0, _POLL_RECORDS)
         began = time.monotonic()
         for record in records:
@@ -152,6 +158,13 @@ class Worker:
         if taken:
             self._busy_s += time.monotonic() - began
         self._settle(consumer, producer)
+
+    def _hold_back(self, consumer: Consumer) -> None:
+        """Do not poll topics that are far ahead of the others."""
+        full = {tp for partition in self._partitions.values() for tp in partition.full()}
+        if full != self._paused:
+            consumer.pause(full)
+            self._paused = full
 
     def _offer_champion(self) -> None:
         loaded = self._watcher.loaded if self._watcher else None

@@ -1,0 +1,162 @@
+"""``headrace status`` and ``headrace history``: what is, and what was decided."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import json_option, project_argument, write_json
+from core.audit import Ledger, LedgerRecord
+from core.durations import format_time
+from core.project import Project, load_project
+from core.status import is_alive, read_status
+
+_STALE_S = 30.0
+
+
+@click.command(epilog="Example: headrace status examples/flights --json -")
+@project_argument
+@json_option
+@click.option(
+    "--check", type=click.Choice(["worker", "monitor"]), help="Only exit 0 if this service is alive and well."
+)
+def status(project: Path, json_file: str | None, check: str | None) -> None:
+    """Show what runs, how the models do, and what is under way."""
+    loaded = load_project(project)
+    if check:
+        sys.exit(_check(loaded, check))
+    content = status_of(loaded)
+    if json_file:
+        write_json(content, json_file)
+    else:
+        click.echo("\n".join(_status_lines(content)))
+
+
+@click.command(epilog="Example: headrace history examples/flights --kind promotion")
+@project_argument
+@json_option
+@click.option(
+    "--kind",
+    type=click.Choice(["alert", "decision", "retraining", "gate", "promotion", "rollback"]),
+    help="Only records of this kind.",
+)
+def history(project: Path, json_file: str | None, kind: str | None) -> None:
+    """Show every alert, decision, retraining, gate and promotion, in the order they were written."""
+    records = [entry for entry in history_of(load_project(project)) if kind in (None, entry["kind"])]
+    if json_file:
+        write_json(records, json_file)
+        return
+    for entry in records:
+        click.echo(history_line(entry))
+    if not records:
+        click.echo("nothing yet", err=True)
+
+
+def history_of(project: Project) -> list[dict[str, Any]]:
+    """Return the ledger's records as JSON-ready values, oldest first."""
+    if not project.ledger.exists():
+        return []
+    ledger = Ledger(project.ledger)
+    try:
+        return [as_json(record) for record in ledger.history()]
+    finally:
+        ledger.close()
+
+
+def as_json(record: LedgerRecord) -> dict[str, Any]:
+    """Return one record with its times as text."""
+    return {
+        "kind": record.kind,
+        "key": record.key,
+        "event_time": None if record.event_time is None else format_time(record.event_time),
+        "written_at": format_time(round(record.written_at * 1000)),
+        **{name: value for name, value in record.body.items() if name not in ("kind", "key")},
+    }
+
+
+def history_line(entry: dict[str, Any]) -> str:
+    """Return one record as a line: event time, kind, and its gist."""
+    when = (entry["event_time"] or "-").removesuffix(":00Z").replace("T", " ")
+    return f"{when:17} {entry['kind']:11} {_gist(entry)}"
+
+
+def _gist(entry: dict[str, Any]) -> str:
+    reasons = "; ".join(str(reason) for reason in entry.get("reasons", []))
+    if entry["kind"] == "promotion":
+        return f"champion {entry['version']} (was {entry.get('previous') or 'none'})"
+    if entry["kind"] == "gate":
+        failed = [gate["name"] for gate in entry.get("gates", []) if not gate["passed"]]
+        return f"refused by {', '.join(failed)}" if failed else "every gate passed"
+    if entry["kind"] == "retraining":
+        outcome = "promoted" if entry.get("promoted") else "not promoted"
+        return f"{entry.get('trigger')}, {entry.get('rows') or 0:,} rows: {outcome}. {reasons}".strip()
+    return f"{entry.get('trigger', '')} {reasons}".strip() or entry["key"]
+
+
+def status_of(project: Project) -> dict[str, Any]:
+    """Return what the services say of themselves, the champion and what is under way."""
+    services: dict[str, Any] = {}
+    for service in ("worker", "monitor"):
+        found = read_status(project.status, service)
+        services[service] = {**(found or {}), "alive": is_alive(found)}
+    under_way: list[dict[str, Any]] = []
+    if project.ledger.exists():
+        ledger = Ledger(project.ledger)
+        under_way = [
+            {"id": request.id, "trigger": request.trigger, "status": request.status, "attempt": request.attempt}
+            for request in ledger.open_requests()
+        ]
+        ledger.close()
+    return {
+        "project": project.settings.name,
+        "state": str(project.state),
+        **services,
+        "champion": {"version": services["worker"].get("champion")},
+        "retrainings_under_way": under_way,
+    }
+
+
+def _check(project: Project, service: str) -> int:
+    found = read_status(project.status, service)
+    if found is None or not is_alive(found):
+        click.echo(f"{service}: does not run on {project.state}", err=True)
+        return 1
+    age = time.time() - float(found["updated_at"])
+    if found.get("state") != "running" or age > _STALE_S:
+        click.echo(f"{service}: is {found.get('state')}, last heard of {age:.0f} s ago", err=True)
+        return 1
+    return 0
+
+
+def _status_lines(content: dict[str, Any]) -> list[str]:
+    lines = [f"{content['project']}  ({content['state']})"]
+    for service in ("worker", "monitor"):
+        body = content[service]
+        lines.append(f"  {service:8} {'runs, process ' + str(body['pid']) if body['alive'] else 'does not run'}")
+    for number, part in sorted((content["worker"].get("partitions") or {}).items()):
+        lines += _partition_lines(number, part)
+    version = content["champion"]["version"]
+    lines.append(f"  champion {version if version is not None else 'none yet'}")
+    if problem := content["worker"].get("champion_problem"):
+        lines.append(f"  warning  {problem}")
+    lines += [
+        f"  under way: {r['id']}, {r['status']}, attempt {r['attempt']}" for r in content["retrainings_under_way"]
+    ]
+    return lines
+
+
+def _partition_lines(number: str, part: dict[str, Any]) -> list[str]:
+    events, labels = part["books"]["events"], part["books"]["labels"]
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in part["loss"].items())
+    weights = ", ".join(f"{name} {value:.2f}" for name, value in part["weights"].items())
+    return [
+        f"  partition {number}: at {format_time(part['clock'])}",
+        "    events   " + ", ".join(f"{count:,} {name}" for name, count in events.items() if count),
+        "    labels   " + ", ".join(f"{count:,} {name}" for name, count in labels.items() if count),
+        f"    loss     {losses or 'nothing scored yet'} ({part['scored']:,} rows)",
+        f"    weights  {weights or '-'}",
+    ]

@@ -1,0 +1,245 @@
+"""``headrace worker``, ``monitor`` and ``replay``: the long-running services and the recorded stream."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import bootstrap_option, log_to_stderr, project_argument, stop_on_signals
+from core.errors import BrokerError, HeadraceError, UsageError
+from core.project import Project, load_project
+from core.status import read_status, refuse_second
+
+if TYPE_CHECKING:
+    from core.audit import Ledger
+    from core.registry import Registry
+    from streaming.champion import ChampionWatcher
+    from streaming.replay import Pace, Published
+
+_log = logging.getLogger("headrace")
+_MAX_PAUSE_S = 30.0
+
+
+@click.command(epilog="Example: headrace worker examples/flights --bootstrap localhost:9092")
+@project_argument
+@bootstrap_option
+@click.option("--lockstep", is_flag=True, help="For replays: wait for the loop at each window; never in production.")
+def worker(project: Path, bootstrap: str | None, lockstep: bool) -> None:
+    """Predict every event of the stream and learn from every label, until Ctrl-C.
+
+    Without a broker of yours it starts the embedded one, for as long as it runs.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread predicts; before any numeric library is imported
+    log_to_stderr()
+    stop = stop_on_signals()
+    loaded = load_project(project, bootstrap=bootstrap)
+    refuse_second(loaded.status, "worker")
+    with _some_broker(loaded) as connected:
+        _work(connected, stop, lockstep=lockstep)
+
+
+def _work(project: Project, stop: threading.Event, *, lockstep: bool) -> None:
+    """Run workers until told to stop; one that lost its broker is followed by another, from the last snapshot."""
+    from streaming.kafka_client import KafkaBroker
+    from streaming.worker import Worker
+
+    pause = 1.0
+    while True:
+        running = Worker(project, KafkaBroker(str(project.bootstrap_servers)), _watcher(project), lockstep=lockstep)
+        try:
+            books = running.run(stop)
+        except BrokerError as error:
+            if stop.is_set():
+                raise
+            pause = 1.0 if running.records else min(pause * 2, _MAX_PAUSE_S)
+            _log.error("%s; goes on from the last snapshot in %.0f s", error, pause)
+            if stop.wait(pause):
+                raise
+        else:
+            _log.info("stopped: %d events, %d labels", books.events.received, books.labels.received)
+            return
+
+
+def _watcher(project: Project) -> ChampionWatcher:
+    from streaming.champion import ChampionWatcher
+
+    def connect() -> Registry:
+        from core.registry import Registry
+
+        return Registry(project)
+
+    return ChampionWatcher(connect)
+
+
+@contextlib.contextmanager
+def _some_broker(project: Project) -> Iterator[Project]:
+    """Yield the project on its broker; on the embedded one where none was named."""
+    if project.bootstrap_servers:
+        yield project
+        return
+    from streaming.embedded import EmbeddedBroker, running_broker
+
+    if address := running_broker(project.state):
+        yield project.with_broker(address)
+        return
+    with EmbeddedBroker(project.state) as broker:
+        click.echo(f"embedded broker at {broker.bootstrap_servers} (in memory; it forgets when this ends)", err=True)
+        yield project.with_broker(broker.bootstrap_servers)
+
+
+@click.command(epilog="Example: PREFECT_API_URL=http://localhost:4200/api headrace monitor examples/flights")
+@project_argument
+@click.option("--poll", default=1.0, show_default=True, metavar="SECONDS", help="Time between two looks.")
+def monitor(project: Path, poll: float) -> None:
+    """Judge every closed window, decide, and have Prefect run what was decided, until Ctrl-C.
+
+    Without PREFECT_API_URL it starts a Prefect server and a process worker of its own.
+    """
+    log_to_stderr()
+    stop = stop_on_signals()
+    loaded = load_project(project)
+    refuse_second(loaded.status, "monitor")
+    from core.audit import Ledger
+    from core.store import TableStore
+    from monitoring.alerts import make_sender
+    from monitoring.monitor import Monitor
+
+    ledger = Ledger(loaded.ledger)
+    dispatching = _Dispatching(loaded, ledger, stop, poll)
+    dispatching.start()
+    watch = Monitor(loaded, ledger, TableStore(loaded.tables), send_alert=make_sender(loaded.settings.alerts))
+    watch.run(stop, poll)
+    dispatching.finish()
+
+
+class _Dispatching(threading.Thread):
+    """Hands decided retrainings to Prefect, beside the monitor, which must not wait for Prefect's start."""
+
+    def __init__(self, project: Project, ledger: Ledger, stop: threading.Event, poll_s: float) -> None:
+        super().__init__(name="dispatcher", daemon=True)
+        self._project = project
+        self._ledger = ledger
+        self._stop_event = stop
+        self._poll_s = poll_s
+        self._error: HeadraceError | None = None
+
+    def run(self) -> None:
+        """Dispatch until told to stop, to the Prefect server of PREFECT_API_URL or to one of our own."""
+        try:
+            if api_url := os.environ.get("PREFECT_API_URL"):
+                self._dispatch(api_url)
+                return
+            from flows.local import LocalPrefect
+
+            with LocalPrefect(self._project) as prefect:
+                self._dispatch(prefect.api_url)
+        except HeadraceError as error:
+            self._error = error
+            self._stop_event.set()
+
+    def finish(self) -> None:
+        """Wait for the end; raise what went wrong."""
+        self.join(timeout=45.0)
+        if self._error is not None:
+            raise self._error
+
+    def _dispatch(self, api_url: str) -> None:
+        from flows.dispatch import Dispatcher
+
+        Dispatcher(self._project, self._ledger, api_url).run(self._stop_event, self._poll_s)
+
+
+@click.command(epilog="Example: headrace replay examples/flights --days 90 --speed 86400")
+@project_argument
+@bootstrap_option
+@click.option("--days", type=float, help="The first so many days; all if left out.")
+@click.option("--speed", default="max", show_default=True, help="Event seconds per second, or max.")
+@click.option("--lockstep", is_flag=True, help="Hold at each window until the loop has closed (with --speed max).")
+def replay(project: Path, bootstrap: str | None, days: float | None, speed: str, lockstep: bool) -> None:
+    """Publish the project's recorded stream in the order of its own times.
+
+    It needs a worker that runs, or a broker of yours; lockstep needs a worker with --lockstep and a monitor.
+    """
+    log_to_stderr()
+    loaded = load_project(project, bootstrap=bootstrap)
+    published = run_replay(_running_broker(loaded), days, parse_speed(speed), stop_on_signals(), lockstep=lockstep)
+    click.echo(f"published {published.events:,} events and {published.labels:,} labels", err=True)
+
+
+def run_replay(
+    project: Project, days: float | None, speed: float | None, stop: threading.Event, *, lockstep: bool
+) -> Published:
+    """Publish the recorded stream; from where the worker's state ends, if it has one.
+
+    Raises
+    ------
+    UsageError
+        If lockstep is asked for and no worker in lockstep runs here.
+    """
+    from streaming.kafka_client import KafkaBroker
+    from streaming.replay import publish, read_source
+    from streaming.topics import ensure_topics
+
+    broker = KafkaBroker(str(project.bootstrap_servers))
+    _, partitions = ensure_topics(broker, project.settings)
+    producer = broker.producer()
+    try:
+        items = read_source(project, days, resume_after=_resume_after(project))
+        pace = _pace(project, speed, stop, lockstep=lockstep)
+        return publish(items, project.settings, producer, partitions, pace, stop)
+    finally:
+        producer.close()
+
+
+def parse_speed(text: str) -> float | None:
+    """Read ``--speed``: None for ``max``."""
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0.0 < speed < float("inf"):
+        raise UsageError(f"--speed {text}: give event seconds per second, such as 86400 for a day a second, or max")
+    return speed
+
+
+def _pace(project: Project, speed: float | None, stop: threading.Event, *, lockstep: bool) -> Pace:
+    from streaming.replay import RealPace
+
+    if not lockstep:
+        return RealPace(speed, stop)
+    from core.audit import Ledger
+    from streaming.lockstep import LockstepPace
+
+    status = read_status(project.status, "worker")
+    if status is not None and status.get("state") == "running" and not status.get("lockstep"):
+        raise UsageError("the worker is not in lockstep; start it with: headrace worker PROJECT --lockstep")
+    return LockstepPace(project, Ledger(project.ledger), stop)
+
+
+def _resume_after(project: Project) -> int | None:
+    """Return the clock up to which every partition has seen the stream, when the broker is a new one."""
+    status = read_status(project.status, "worker")
+    partitions = (status or {}).get("partitions") or {}
+    return min((int(part["clock"]) for part in partitions.values()), default=None) or None
+
+
+def _running_broker(project: Project) -> Project:
+    if project.bootstrap_servers:
+        return project
+    from streaming.embedded import running_broker
+
+    address = running_broker(project.state)
+    if address is None:
+        raise BrokerError(
+            "no broker runs for this project; start 'headrace worker' first, or give --bootstrap HOST:PORT"
+        )
+    return project.with_broker(address)
