@@ -269,6 +269,15 @@ class Registry:
         return _version(self._client.get_model_version(self._name, entry.version))
 
     @_translated
+    def record_run(self, registration: Registration) -> str:
+        """Log a run that registers nothing, and return its id: a challenger that a gate stopped."""
+        run = self._client.create_run(self._experiment(), run_name=f"gated-{registration.tags['request']}")
+        run_id = str(run.info.run_id)
+        self._log(run_id, registration)
+        self._client.set_terminated(run_id)
+        return run_id
+
+    @_translated
     def log_file(self, run_id: str, path: Path, folder: str) -> None:
         """Add a file to the artifacts of a run."""
         self._client.log_artifact(run_id, str(path), folder)

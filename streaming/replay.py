@@ -150,7 +150,7 @@ def _say_time(reached: int, settings: Settings, producer: Producer, partitions: 
     """Publish a clock record to every input partition: all before `reached`, ms, has been published."""
     for topic in settings.input_topics:
         for partition in range(partitions):
-            producer.send(OutRecord(topic, None, None, reached, partition, ((CLOCK_HEADER, b"1"),)))
+            producer.send(OutRecord(topic, CLOCK_HEADER.encode(), None, reached, partition, ((CLOCK_HEADER, b"1"),)))
     producer.flush()
 
 
