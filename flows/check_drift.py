@@ -1,0 +1,50 @@
+"""The flow that looks at closed windows once, where no monitor runs all the time."""
+
+from __future__ import annotations
+
+import logging
+
+from prefect import flow
+
+from flows.parent_death import end_with_worker
+
+_log = logging.getLogger("headrace.check-drift")
+
+
+@flow(name="check-drift", persist_result=False, validate_parameters=False)
+def check_drift(project: str, state: str | None = None) -> str:
+    """Report on every window that closed since the last look; a decision goes to the ledger's outbox.
+
+    Parameters
+    ----------
+    project : str
+        The project folder.
+    state : str, optional
+        The state folder; as in :func:`core.project.load_project`.
+
+    Returns
+    -------
+    str
+        What was done.
+    """
+    end_with_worker()
+    logging.getLogger("headrace").setLevel(logging.INFO)
+    from core.audit import Ledger
+    from core.project import load_project
+    from core.status import is_alive, read_status
+    from core.store import TableStore
+
+    loaded = load_project(project, state=state or None)
+    if is_alive(read_status(loaded.status, "monitor")):
+        said = "the monitor runs and looks at every window itself: nothing to do"
+        _log.info(said)
+        return said
+    from monitoring.alerts import make_sender
+    from monitoring.monitor import Monitor
+
+    ledger = Ledger(loaded.ledger)
+    try:
+        Monitor(loaded, ledger, TableStore(loaded.tables), send_alert=make_sender(loaded.settings.alerts)).run_once()
+    finally:
+        ledger.close()
+    return "closed windows are reported"

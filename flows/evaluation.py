@@ -1,0 +1,183 @@
+"""The comparison: the blend with the challenger against the blend with the champion, on untouched rows.
+
+Every online expert is taken as it predicted at the time (the examples table has it). Both blends start
+with fresh weights and see the hold-out in the order in which its labels came: mix, then learn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.batch_model import FittedModel
+from core.blend import Blend
+from core.metrics import METRICS, score
+from core.predictions import Features, Outcome, Prediction, is_sane
+from core.settings import Settings, Task
+from flows.examples import Examples
+
+CHALLENGER_BLEND = "blend_with_challenger"
+CHAMPION_BLEND = "blend_with_champion"
+_BATCH = 256
+
+Metrics = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the hold-out says.
+
+    Attributes
+    ----------
+    rows : int
+        Hold-out rows on which all of the compared predicted.
+    start, end : int
+        The hold-out's span in event time, ms.
+    experts : list of str
+        The online experts in both blends.
+    not_finite : int
+        Hold-out rows on which the challenger's prediction is not finite.
+    latency_ms : float
+        Milliseconds a prediction of the challenger takes, in batches of 256.
+    champion : int or None
+        The champion's version; None at the bootstrap.
+    metrics : dict
+        Of challenger, baseline, both blends, the champion and each expert: each metric of the task.
+    """
+
+    task: Task
+    rows: int
+    start: int
+    end: int
+    experts: list[str]
+    not_finite: int
+    latency_ms: float
+    champion: int | None
+    metrics: dict[str, Metrics] = field(default_factory=dict)
+
+    def loss(self, name: str) -> float | None:
+        """Return the loss that gates compare; None where it is not known."""
+        return self.metrics.get(name, {}).get(METRICS[self.task][0])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return asdict(self)
+
+
+def evaluate(
+    settings: Settings,
+    holdout: Examples,
+    train_outcomes: Sequence[Outcome],
+    challenger: FittedModel,
+    champion: FittedModel | None,
+) -> Evaluation:
+    """Compare on the hold-out rows where all of them predicted.
+
+    Parameters
+    ----------
+    holdout : Examples
+        Rows that neither model was fitted on.
+    train_outcomes : sequence
+        Labels of the training rows: the trivial baseline.
+    champion : FittedModel or None
+        The loaded champion; None only at the bootstrap.
+    """
+    ordered = holdout.take(np.argsort(holdout.label_clock, kind="stable"))
+    own: dict[str, Sequence[Prediction | None]] = {"challenger": challenger.predict_frame(ordered.frame)}
+    if champion is not None:
+        own["champion"] = champion.predict_frame(ordered.frame)
+    experts = _active_experts(settings, ordered)
+    kept = _common_rows([*own.values(), *experts.values()], len(ordered))
+    columns = {name: [values[row] for row in kept] for name, values in {**own, **experts}.items()}
+    outcomes = [ordered.outcomes[row] for row in kept]
+    columns["baseline"] = [trivial(settings.task, train_outcomes)] * len(kept)
+    columns |= _blends(settings, columns, list(experts), outcomes, champion is not None)
+    return Evaluation(
+        task=settings.task,
+        rows=len(kept),
+        start=int(holdout.event_time.min()) if len(holdout) else 0,
+        end=int(holdout.event_time.max()) if len(holdout) else 0,
+        experts=list(experts),
+        not_finite=sum(not is_sane(prediction) for prediction in own["challenger"]),
+        latency_ms=latency(challenger, ordered),
+        champion=None if champion is None else champion.version,
+        metrics={name: score(settings.task, _sure(values), outcomes) for name, values in columns.items()},
+    )
+
+
+def trivial(task: Task, outcomes: Sequence[Outcome]) -> Prediction:
+    """Return what a model without features predicts: base rate, class shares or median.
+
+    Examples
+    --------
+    >>> trivial("binary", [1, 0, 0, 0]), trivial("multiclass", ["a", "b"]), trivial("regression", [1.0, 2.0, 9.0])
+    (0.25, {'a': 0.5, 'b': 0.5}, 2.0)
+    """
+    if task == "regression":
+        return float(statistics.median(float(value) for value in outcomes))
+    total = len(outcomes)
+    if task == "binary":
+        return sum(int(value) for value in outcomes) / total
+    return {str(name): count / total for name, count in sorted(Counter(outcomes).items())}
+
+
+def latency(model: FittedModel, rows: Examples, repeats: int = 5) -> float:
+    """Return milliseconds a prediction takes from rows of features, in batches of 256; median of some batches."""
+    if not len(rows):
+        return float("nan")
+    positions = np.arange(_BATCH) % len(rows)
+    batch: list[Features] = rows.frame.iloc[positions].to_dict("records")  # type: ignore[assignment]
+    model.predict(batch)
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        model.predict(batch)
+        times.append(time.perf_counter() - begin)
+    return 1000.0 * statistics.median(times) / _BATCH
+
+
+def _active_experts(settings: Settings, rows: Examples) -> dict[str, list[Prediction | None]]:
+    """Return the online experts' predictions; one that never predicted here would leave no common row."""
+    names = [expert.name for expert in settings.online]
+    found = {name: rows.predictions(name) for name in names}
+    return {name: values for name, values in found.items() if any(is_sane(value) for value in values)}
+
+
+def _common_rows(columns: Sequence[Sequence[Prediction | None]], rows: int) -> list[int]:
+    return [row for row in range(rows) if all(is_sane(values[row]) for values in columns)]
+
+
+def _blends(
+    settings: Settings,
+    columns: Mapping[str, Sequence[Prediction | None]],
+    experts: list[str],
+    outcomes: Sequence[Outcome],
+    with_champion: bool,
+) -> dict[str, list[Prediction | None]]:
+    online = {name: _sure(columns[name]) for name in experts}
+    blends = {CHALLENGER_BLEND: {"champion": _sure(columns["challenger"]), **online}}
+    if with_champion:
+        blends[CHAMPION_BLEND] = {"champion": _sure(columns["champion"]), **online}
+    return {name: list(_blended(settings, members, outcomes)) for name, members in blends.items()}
+
+
+def _blended(
+    settings: Settings, members: Mapping[str, Sequence[Prediction]], outcomes: Sequence[Outcome]
+) -> list[Prediction]:
+    blend = Blend(settings.task, settings.blend)
+    mixed = []
+    for row, outcome in enumerate(outcomes):
+        predictions = {name: values[row] for name, values in members.items()}
+        mixed.append(blend.mix(predictions))
+        blend.update(predictions, outcome)
+    return mixed
+
+
+def _sure(values: Sequence[Prediction | None]) -> list[Prediction]:
+    return [value for value in values if value is not None]

@@ -1,0 +1,164 @@
+"""The data of a retraining: labelled examples of one pinned table version, with their latest labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.batch_model import MISSING, feature_frame, used_features
+from core.predictions import Outcome, Prediction
+from core.settings import Settings
+from core.store import TableStore
+from core.tables import CORRECTIONS, EXAMPLES, examples_schema, feature_column, prediction_column
+
+Times = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """The pinned versions of the tables; `corrections` is None where no label was ever corrected."""
+
+    examples: int
+    corrections: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Labelled examples in order of event time.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        The rows as in the examples table, with the latest label.
+    frame : pandas.DataFrame
+        Their features as a pipeline sees them.
+    outcomes : list
+        Their labels.
+    event_time, label_clock : array of int
+        When the event was, and when its label was known, ms.
+    """
+
+    table: pa.Table
+    frame: pd.DataFrame
+    outcomes: list[Outcome]
+    event_time: Times
+    label_clock: Times
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    def take(self, where: np.ndarray[Any, Any]) -> Examples:
+        """Return the rows at these positions, or where the mask is true."""
+        positions = np.flatnonzero(where) if where.dtype == bool else where
+        return Examples(
+            self.table.take(pa.array(positions)),
+            self.frame.iloc[positions].reset_index(drop=True),
+            [self.outcomes[position] for position in positions],
+            self.event_time[positions],
+            self.label_clock[positions],
+        )
+
+    def predictions(self, expert: str) -> list[Prediction | None]:
+        """Return what an expert predicted at the time; None where it did not predict."""
+        name = prediction_column(expert)
+        if name not in self.table.column_names:
+            return [None] * len(self)
+        values = self.table[name].to_pylist()
+        return [dict(value) if isinstance(value, list) else value for value in values]
+
+
+def missing_columns(store: TableStore, version: DataVersion, settings: Settings) -> list[str]:
+    """Return the columns that a training needs and the pinned table lacks."""
+    found = store.read(EXAMPLES, version=version.examples, columns=None, where=_up_to(0)).column_names
+    return [name for name in _needed(settings) if name not in found]
+
+
+def read_examples(store: TableStore, version: DataVersion, settings: Settings, until: int) -> Examples:
+    """Read the examples whose label was known by `until`.
+
+    Of rows with one id the one labelled last stays; a correction known by then replaces the label.
+    At most ``batch.max_rows`` rows are returned, the latest.
+
+    Parameters
+    ----------
+    until : int
+        Stream time of the request, ms.
+
+    Raises
+    ------
+    StoreError
+        If a table cannot be read.
+    """
+    known = store.read(EXAMPLES, version=version.examples, where=_up_to(until))
+    known = known.select([name for name in examples_schema(settings).names if name in known.column_names])
+    if version.corrections is not None:
+        later = store.read(CORRECTIONS, version=version.corrections, where=_up_to(until))
+        known = _corrected(known, later)
+    known = _one_row_an_id(known)
+    known = known.take(pc.sort_indices(known, [("event_time", "ascending"), ("id", "ascending")]))
+    return as_examples(known.slice(max(len(known) - settings.batch.max_rows, 0)), settings)
+
+
+def as_examples(table: pa.Table, settings: Settings) -> Examples:
+    """Return rows of the examples table with what training derives from them."""
+    kinds = used_features(settings.feature_kinds)
+    columns = {name: _column(table[feature_column(name)], kind == "category") for name, kind in kinds.items()}
+    return Examples(
+        table.combine_chunks(),
+        feature_frame(columns, kinds),
+        table["label"].to_pylist(),
+        _milliseconds(table["event_time"]),
+        _milliseconds(table["label_clock"]),
+    )
+
+
+def _needed(settings: Settings) -> list[str]:
+    features = [feature_column(name) for name in used_features(settings.feature_kinds)]
+    return ["id", "event_time", "label", "label_clock", prediction_column("served"), *features]
+
+
+def _up_to(until: int) -> list[tuple[str, str, Any]]:
+    return [("label_clock", "<=", datetime.fromtimestamp(until / 1000, UTC))]
+
+
+def _column(column: pa.ChunkedArray, is_category: bool) -> Sequence[Any]:
+    if is_category:
+        values: Sequence[Any] = column.fill_null(MISSING).to_numpy()
+        return values
+    numbers: Sequence[Any] = column.cast(pa.float64()).to_numpy()
+    return numbers
+
+
+def _milliseconds(column: pa.ChunkedArray) -> Times:
+    return np.asarray(column.cast(pa.int64()).to_numpy() // 1000, dtype=np.int64)
+
+
+def _corrected(known: pa.Table, corrections: pa.Table) -> pa.Table:
+    """Put the latest correction in place of the label, known from the correction's clock on."""
+    ordered = corrections.take(pc.sort_indices(corrections, [("label_clock", "ascending")]))
+    latest = {row["id"]: row for row in ordered.select(["id", "label", "label_clock"]).to_pylist()}
+    hits = np.flatnonzero(pc.is_in(known["id"], value_set=pa.array(list(latest), pa.string())).to_numpy())
+    if not len(hits):
+        return known
+    for name in ("label", "label_clock"):
+        values = known[name].to_pylist()
+        for position in hits:
+            values[position] = latest[known["id"][int(position)].as_py()][name]
+        index = known.column_names.index(name)
+        known = known.set_column(index, known.schema.field(name), pa.array(values, known.schema.field(name).type))
+    return known
+
+
+def _one_row_an_id(known: pa.Table) -> pa.Table:
+    if pc.count_distinct(known["id"]).as_py() == len(known):
+        return known
+    order = pc.sort_indices(known, [("label_clock", "ascending"), ("event_time", "ascending")]).to_numpy()
+    ids = pd.Series(known["id"].take(pa.array(order)).to_pylist())
+    return known.take(pa.array(np.sort(order[~ids.duplicated(keep="last").to_numpy()])))

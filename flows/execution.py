@@ -1,0 +1,72 @@
+"""A retraining from its first step to its written end, whatever happens in between. No Prefect here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from core.errors import HeadraceError
+from flows.lease import LeaseLostError
+from flows.training import NotPromoted, Retraining
+
+_log = logging.getLogger("headrace.retrain")
+
+RunStep = Callable[[str, Callable[[], str]], str]
+
+
+def execute(retraining: Retraining, run_step: RunStep = lambda _name, step: step()) -> dict[str, Any]:
+    """Run every step, write the records and close the request.
+
+    Parameters
+    ----------
+    run_step : callable
+        Runs one named step; a flow makes a task of it.
+
+    Returns
+    -------
+    dict
+        ``outcome`` (promoted, gated, failed or superseded), ``reasons``, ``version``, ``mlflow_run``.
+
+    Raises
+    ------
+    HeadraceError
+        If a step failed; the request is closed as failed then.
+    """
+    try:
+        for name, step in retraining.steps:
+            _log.info("%s: %s", name, run_step(name, step))
+    except NotPromoted as stop:
+        return _end(retraining, "gated", stop.reasons)
+    except LeaseLostError as error:
+        _log.warning("%s", error)
+        return _outcome(retraining, "superseded", [str(error)])
+    except Exception as error:
+        said = str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}"
+        ended = _end(retraining, "failed", [said])
+        if ended["outcome"] == "superseded":
+            return ended
+        raise
+    return _outcome(retraining, "promoted", [])
+
+
+def _end(retraining: Retraining, outcome: str, reasons: list[str]) -> dict[str, Any]:
+    _log.warning("not promoted (%s): %s", outcome, "; ".join(reasons))
+    try:
+        with retraining.ledger.transaction():
+            retraining.lease.close(outcome, reasons)
+            retraining.write_records(promoted=False, reasons=reasons)
+            if retraining.run_id is None:
+                retraining.ledger.unpin(retraining.request.id)
+    except LeaseLostError as error:
+        return _outcome(retraining, "superseded", [str(error)])
+    return _outcome(retraining, outcome, reasons)
+
+
+def _outcome(retraining: Retraining, outcome: str, reasons: list[str]) -> dict[str, Any]:
+    return {
+        "outcome": outcome,
+        "reasons": reasons,
+        "version": retraining.version.version if retraining.version else None,
+        "mlflow_run": retraining.run_id,
+    }

@@ -1,0 +1,195 @@
+"""A real Prefect server and a process worker beside a local run, deployed from the same ``prefect.yaml``.
+
+Used only where ``PREFECT_API_URL`` is not set. Everything Prefect writes is below the project's state
+folder; both processes end with the one that started them.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from core.errors import PortInUseError, PrefectError
+from core.project import Project
+from flows.parent_death import WANTED, bound_to_parent
+from flows.prefect_api import PrefectApi
+
+HOME = Path(__file__).resolve().parent.parent
+POOL = "headrace"
+_HOST = "127.0.0.1"
+
+
+class LocalPrefect:
+    """A context in which Prefect runs; `start` and `stop` do the same without one.
+
+    Parameters
+    ----------
+    project : Project
+        Names the deployments; Prefect's files go below its state folder.
+    port : int
+        The server's port; 0 takes a free one.
+    ready_timeout_s : float
+        Time until the server must answer and the deployments be there, s.
+    """
+
+    def __init__(self, project: Project, port: int = 0, *, ready_timeout_s: float = 180.0) -> None:
+        self._project = project
+        self._port = port
+        self._timeout_s = ready_timeout_s
+        self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
+        # The kernel ends children with the thread that started them: this one lives until `stop`.
+        self._starter: ThreadPoolExecutor | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the API, once started."""
+        return f"http://{_HOST}:{self._port}/api"
+
+    def environment(self) -> dict[str, str]:
+        """Return what a child process needs to find this server, and what keeps Prefect quiet and local."""
+        return {
+            "PREFECT_API_URL": self.url,
+            "PREFECT_HOME": str(self._project.state / "prefect"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "headrace",
+            "PREFECT_CLI_PROMPT": "false",
+            "PREFECT_CLI_COLORS": "false",
+            "DO_NOT_TRACK": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_TRACKING_URI": self._project.tracking_uri,
+            "HEADRACE_NAME": self._project.settings.name,
+            "HEADRACE_PROJECT": str(self._project.folder),
+            "HEADRACE_STATE": str(self._project.state),
+            "HEADRACE_SCHEDULES": "false",
+            "HEADRACE_PYTHON": shlex.quote(sys.executable),
+            WANTED: "1",
+        }
+
+    def start(self) -> LocalPrefect:
+        """Start server and worker, deploy, and return when a run can be submitted.
+
+        Raises
+        ------
+        PortInUseError
+            If another process listens on the port.
+        PrefectError
+            If one of them does not come up in time; the message names its log.
+        """
+        self._port = _free_port(self._port)
+        self._starter = ThreadPoolExecutor(1, "prefect-starter")
+        (self._project.state / "prefect").mkdir(parents=True, exist_ok=True)
+        self._project.logs.mkdir(parents=True, exist_ok=True)
+        api, until = PrefectApi(self.url, timeout_s=2.0), time.monotonic() + self._timeout_s
+        try:
+            self._spawn("server", "server", "start", "--host", _HOST, "--port", str(self._port))
+            self._wait(api.is_healthy, until)
+            self._spawn("worker", "worker", "start", "--pool", POOL, "--type", "process", "--name", "local")
+            self._wait(lambda: api.has_pool(POOL), until)
+            self._deploy(until)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End the worker with its runs, then the server."""
+        for _name, process in reversed(self._processes):
+            _end(process)
+        self._processes.clear()
+        if self._starter is not None:
+            self._starter.shutdown()
+            self._starter = None
+
+    def __enter__(self) -> LocalPrefect:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _deploy(self, until: float) -> None:
+        process = self._spawn("deploy", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml")
+        self._processes.pop()
+        try:
+            code = process.wait(timeout=max(until - time.monotonic(), 1.0))
+        except subprocess.TimeoutExpired:
+            _end(process)
+            code = None
+        if code != 0:
+            raise self._failed("deploy", "took too long" if code is None else f"ended with code {code}")
+
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        assert self._starter is not None
+        command = bound_to_parent([sys.executable, "-m", "prefect", *arguments])
+        environment = {**os.environ, **self.environment()}
+
+        def run() -> subprocess.Popen[bytes]:
+            with self._log(name).open("ab") as log:
+                return subprocess.Popen(
+                    command,
+                    cwd=HOME,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+
+        process = self._starter.submit(run).result()
+        self._processes.append((name, process))
+        return process
+
+    def _wait(self, ready: Callable[[], bool], until: float) -> None:
+        name = self._processes[-1][0]
+        while not ready():
+            for other, process in self._processes:
+                if (code := process.poll()) is not None:
+                    raise self._failed(other, f"ended with code {code}")
+            if time.monotonic() > until:
+                raise self._failed(name, f"was not ready after {self._timeout_s:g} s")
+            time.sleep(0.2)
+
+    def _log(self, name: str) -> Path:
+        return self._project.logs / f"prefect-{name}.log"
+
+    def _failed(self, name: str, what: str) -> PrefectError:
+        return PrefectError(f"Prefect's {name} {what}; see {self._log(name)}")
+
+
+def _free_port(port: int) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise PortInUseError(
+                f"port {port}, wanted for Prefect's server, is taken; name another, or set PREFECT_API_URL "
+                "to use the server that runs there"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+    """Ask a process group to end, then make it."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()

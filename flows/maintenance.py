@@ -1,0 +1,48 @@
+"""The flow that keeps the tables fast and small: compact, then vacuum all but pinned versions."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from prefect import flow
+
+from flows.parent_death import end_with_worker
+
+_log = logging.getLogger("headrace.maintenance")
+
+
+@flow(name="maintenance", persist_result=False, validate_parameters=False)
+def maintenance(project: str, state: str | None = None, retention_hours: int = 168) -> list[dict[str, Any]]:
+    """Compact and vacuum every table of a project; pinned versions stay readable.
+
+    Parameters
+    ----------
+    project : str
+        The project folder.
+    state : str, optional
+        The state folder; as in :func:`core.project.load_project`.
+    retention_hours : int
+        Files younger than this stay whatever version needs them.
+
+    Returns
+    -------
+    list of dict
+        One entry a table: files compacted, written and removed.
+    """
+    end_with_worker()
+    logging.getLogger("headrace").setLevel(logging.INFO)
+    from core.audit import Ledger
+    from core.project import load_project
+    from core.store import TableStore
+    from flows.upkeep import maintain_tables
+
+    loaded = load_project(project, state=state or None)
+    ledger = Ledger(loaded.ledger)
+    try:
+        done = maintain_tables(TableStore(loaded.tables), ledger, retention_hours)
+    finally:
+        ledger.close()
+    for entry in done:
+        _log.info("%s", entry)
+    return done

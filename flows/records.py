@@ -1,0 +1,134 @@
+"""What a retraining leaves behind: its records in the ledger, its run in MLflow."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+from core.registry import Registration
+from flows.evaluation import Evaluation
+from flows.examples import DataVersion, Examples
+from flows.gates import GateResult
+from flows.lease import Lease
+from flows.search import SearchResult, described
+
+
+def write_records(
+    lease: Lease,
+    *,
+    gates: list[GateResult],
+    evaluation: Evaluation | None,
+    summary: dict[str, Any],
+) -> None:
+    """Write the gate and the retraining of an attempt into the ledger, once.
+
+    Parameters
+    ----------
+    summary : dict
+        The retraining's record: table version, rows, promoted, reasons, version, MLflow run, seconds.
+    """
+    request = lease.request
+    gate = {
+        "request": request.id,
+        "passed": summary["promoted"],
+        "bootstrap": evaluation is not None and evaluation.champion is None,
+        "champion": evaluation.champion if evaluation else None,
+        "version": summary["version"],
+        "results": [result.as_json() for result in gates],
+        "reasons": summary["reasons"],
+    }
+    retraining = {
+        "request": request.id,
+        "attempt": request.attempt,
+        "trigger": request.trigger,
+        "metrics": evaluation.metrics if evaluation else None,
+        **summary,
+    }
+    with lease.ledger.transaction():
+        lease.ledger.record("gate", lease.key, event_time=request.event_time, body=finite(gate))
+        lease.ledger.record("retraining", lease.key, event_time=request.event_time, body=finite(retraining))
+
+
+def registration(
+    lease: Lease,
+    *,
+    data: DataVersion,
+    rows: Examples,
+    found: SearchResult,
+    evaluation: Evaluation,
+    gates: list[GateResult],
+    seed: int,
+) -> Registration:
+    """Return what is written into MLflow with a challenger."""
+    best, request = found.best, lease.request
+    content = finite(evaluation.as_json())
+    return Registration(
+        example=rows.frame.tail(5).reset_index(drop=True),
+        tags={
+            "request": request.id,
+            "attempt": request.attempt,
+            "trigger": request.trigger,
+            "effective_at": request.effective_at,
+            "event_time": request.event_time,
+            "table_version": data.examples,
+            "corrections_version": data.corrections,
+            "rows": len(rows),
+            "data_from": int(rows.event_time.min()),
+            "data_cut": data_cut(rows),
+            "bootstrap": evaluation.champion is None,
+            "code_version": code_version(),
+        },
+        params={"family": best.candidate.family, **best.candidate.params, "seed": seed},
+        metrics={
+            f"{name}.{metric}": value
+            for name, values in content["metrics"].items()
+            for metric, value in values.items()
+            if value is not None
+        },
+        documents={
+            "evaluation.json": content,
+            "gates.json": finite([result.as_json() for result in gates]),
+            "search.json": finite([described(trial) for trial in found.trials]),
+        },
+    )
+
+
+def data_cut(rows: Examples) -> int:
+    """Return the end of the data, event time, ms: later events were not trained on."""
+    return int(rows.event_time.max()) + 1
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with None for every number that is not finite.
+
+    Examples
+    --------
+    >>> finite({"loss": float("nan"), "rows": [1, 2.5]})
+    {'loss': None, 'rows': [1, 2.5]}
+    """
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [finite(entry) for entry in value]
+    if isinstance(value, float):
+        return value if value - value == 0.0 else None
+    return value
+
+
+def code_version() -> str:
+    """Return headrace's version, with the commit where it runs from a checkout."""
+    folder = Path(__file__).resolve().parent.parent
+    released = package_version("headrace")
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return released
+    return f"{released}+{asked.stdout.strip()}" if asked.returncode == 0 else released

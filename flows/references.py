@@ -1,0 +1,94 @@
+"""The reference of a version: a digest-stamped sample of what it was trained on, for monitoring.
+
+Two files under ``<state>/references``: ``<version>.parquet`` and ``<version>.json``. They are written
+before the version is promoted, and never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.errors import StoreError
+from core.tables import prediction_column
+from flows.examples import Examples
+
+MAX_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Mean losses on the hold-out: the challenger's, and that of the blend served with it."""
+
+    loss: float
+    served_loss: float
+
+
+def write_reference(
+    folder: Path,
+    version: int,
+    rows: Examples,
+    *,
+    validation: Validation,
+    data_cut: int,
+    table_version: int,
+    seed: int,
+) -> list[Path]:
+    """Write both files of a version and return their paths; the same rows and seed give the same sample.
+
+    Parameters
+    ----------
+    data_cut : int
+        End of the data that the version was trained on, event time, ms.
+
+    Raises
+    ------
+    StoreError
+        If they cannot be written.
+    """
+    kept = _columns(rows.table).take(pa.array(sample(len(rows), seed)))
+    data, about = folder / f"{version}.parquet", folder / f"{version}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = data.with_suffix(".part")
+        pq.write_table(kept, part)
+        digest = hashlib.sha256(part.read_bytes()).hexdigest()
+        part.replace(data)
+        content = {
+            "version": version,
+            "digest": digest,
+            "rows": len(kept),
+            "validation": asdict(validation),
+            "data_cut": data_cut,
+            "table_version": table_version,
+        }
+        part.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+        part.replace(about)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"reference of version {version} cannot be written to {folder}: {error}") from error
+    return [data, about]
+
+
+def sample(rows: int, seed: int, at_most: int = MAX_ROWS) -> list[int]:
+    """Return at most `at_most` positions, ascending, the same for the same seed.
+
+    Examples
+    --------
+    >>> sample(3, seed=1), len(sample(50_000, seed=1))
+    ([0, 1, 2], 20000)
+    """
+    if rows <= at_most:
+        return list(range(rows))
+    chosen = np.random.default_rng(seed).choice(rows, size=at_most, replace=False)
+    return sorted(int(position) for position in chosen)
+
+
+def _columns(table: pa.Table) -> pa.Table:
+    wanted = {prediction_column("served"), "label", "event_time"}
+    return table.select([name for name in table.column_names if name.startswith("f_") or name in wanted])

@@ -1,0 +1,113 @@
+"""The search: every candidate is fitted on the earlier rows and scored on the later ones; the best is fitted again."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.batch_model import FittedModel
+from core.errors import HeadraceError
+from core.metrics import METRICS, score
+from core.predictions import is_sane
+from core.project import Project
+from flows.candidates import Candidate, build, candidates, single_threaded
+from flows.examples import Examples
+from flows.splits import inner_split
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate and its loss on the later rows; None with the reason where it could not be scored."""
+
+    candidate: Candidate
+    loss: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best candidate, and all that were tried."""
+
+    best: Trial
+    trials: list[Trial]
+
+
+def search(project: Project, train: Examples) -> SearchResult:
+    """Try every candidate on the latest ``batch.search_rows`` rows; same data and seed, same result.
+
+    Raises
+    ------
+    HeadraceError
+        If no candidate could be fitted and scored; the message has each one's reason.
+    """
+    latest = train.take(np.arange(max(len(train) - project.settings.batch.search_rows, 0), len(train)))
+    split = inner_split(latest.event_time, latest.label_clock)
+    earlier, later = latest.take(split.train), latest.take(split.holdout)
+    trials = [_try(project, candidate, earlier, later) for candidate in candidates(project)]
+    scored = [trial for trial in trials if trial.loss is not None]
+    if not scored:
+        reasons = dict.fromkeys(f"{trial.candidate.family}: {trial.reason}" for trial in trials)
+        raise HeadraceError(f"no candidate could be fitted: {'; '.join(reasons)}")
+    return SearchResult(min(scored, key=lambda trial: trial.loss or 0.0), trials)
+
+
+def fit(project: Project, candidate: Candidate, rows: Examples) -> FittedModel:
+    """Fit a candidate.
+
+    Raises
+    ------
+    HeadraceError
+        If it cannot be fitted on these rows.
+    """
+    settings = project.settings
+    try:
+        with _threads(settings.batch.threads):
+            pipeline = build(project, candidate).fit(rows.frame, np.array(rows.outcomes))
+            return FittedModel(single_threaded(pipeline), settings.feature_kinds, settings.task)
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise HeadraceError(
+            f"{candidate.family} with {dict(candidate.params)} cannot be fitted on {len(rows)} rows: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _try(project: Project, candidate: Candidate, earlier: Examples, later: Examples) -> Trial:
+    try:
+        predictions = fit(project, candidate, earlier).predict_frame(later.frame)
+    except HeadraceError as error:
+        return Trial(candidate, None, str(error))
+    if not all(is_sane(prediction) for prediction in predictions):
+        return Trial(candidate, None, "predictions are not finite")
+    loss = score(project.settings.task, predictions, later.outcomes)[METRICS[project.settings.task][0]]
+    if loss is None or not math.isfinite(loss):
+        return Trial(candidate, None, "no later rows to score on")
+    return Trial(candidate, loss)
+
+
+@contextmanager
+def _threads(limit: int) -> Iterator[None]:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(limits=limit), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def described(trial: Trial) -> dict[str, Any]:
+    """Return a trial as JSON."""
+    candidate = trial.candidate
+    return {
+        "family": candidate.family,
+        "trial": candidate.trial,
+        "params": dict(candidate.params),
+        "loss": trial.loss,
+        "reason": trial.reason,
+    }

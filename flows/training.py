@@ -1,0 +1,318 @@
+"""The steps of a retraining, in order: pin, validate, split, search, fit, evaluate, gate, refit, register, promote.
+
+A :class:`Retraining` holds what passes from step to step; each step does one thing and says in one
+line what it did. A step that ends the run early raises :class:`NotPromoted` with the reasons.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from core.audit import Ledger
+from core.batch_model import FittedModel
+from core.durations import format_time
+from core.errors import RegistryError, StoreError
+from core.project import Project
+from core.registry import CHAMPION, ModelVersion, Registration, Registry
+from core.store import TableStore
+from core.tables import CORRECTIONS, EXAMPLES
+from flows.evaluation import CHALLENGER_BLEND, Evaluation, evaluate
+from flows.examples import DataVersion, Examples, missing_columns, read_examples
+from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
+from flows.lease import Lease
+from flows.promotion import promote, repair_promotion
+from flows.records import data_cut, registration, write_records
+from flows.references import Validation, write_reference
+from flows.search import SearchResult, fit, search
+from flows.splits import Split, mature, split_by_time
+from flows.validation import column_problems, data_problems
+
+Step = tuple[str, Callable[[], str]]
+
+
+class NotPromoted(Exception):  # noqa: N818 - an outcome, not an error
+    """The run ends without a promotion, for these reasons."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+class Retraining:
+    """One attempt of one request.
+
+    Parameters
+    ----------
+    project, lease, ledger, store
+        What to retrain, and the right to do it.
+    connect : callable
+        Makes the registry; called in a thread, because MLflow takes its time.
+    """
+
+    def __init__(
+        self, project: Project, lease: Lease, store: TableStore, connect: Callable[[Project], Registry] = Registry
+    ) -> None:
+        self.project, self.lease, self.store = project, lease, store
+        self.request = lease.request
+        self.gates: list[GateResult] = []
+        self.evaluation: Evaluation | None = None
+        self.version: ModelVersion | None = None
+        self.run_id: str | None = None
+        self.seconds: dict[str, float] = {}
+        self._data: DataVersion | None = None
+        self._rows: Examples
+        self._split: Split
+        self._champion: FittedModel | None = None
+        self._found: SearchResult
+        self._challenger: FittedModel
+        self._final: FittedModel
+        pool = ThreadPoolExecutor(1, "registry")
+        self._registry: Future[Registry] = pool.submit(connect, project)
+        pool.shutdown(wait=False)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger that the request is in."""
+        return self.lease.ledger
+
+    @property
+    def registry(self) -> Registry:
+        """The registry; waits until MLflow is imported.
+
+        Raises
+        ------
+        RegistryError
+            If it cannot be reached.
+        """
+        return self._registry.result()
+
+    @property
+    def bootstrap(self) -> bool:
+        """Whether there was no champion to compare with."""
+        return self.evaluation is not None and self.evaluation.champion is None
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps, in order."""
+        order = [
+            self.pin,
+            self.validate,
+            self.split,
+            self.search,
+            self.fit,
+            self.evaluate,
+            self.gate,
+            self.refit,
+            self.register,
+            self.verify,
+            self.promote,
+        ]
+        return [(step.__name__, self._timed(step.__name__, step)) for step in order]
+
+    def pin(self) -> str:
+        """Fix the table versions, so that they stay readable."""
+        examples = self.store.version(EXAMPLES)
+        if examples is None:
+            raise NotPromoted([f"table {EXAMPLES!r} does not exist yet: no label has been joined"])
+        self._data = DataVersion(examples, self.store.version(CORRECTIONS))
+        self._pin(self.request.id)
+        return f"examples at version {examples}"
+
+    def validate(self) -> str:
+        """Read the examples and refuse data that nothing should be fitted on."""
+        settings, data = self.project.settings, self._pinned
+        self._stop_for(column_problems(missing_columns(self.store, data, settings)))
+        self._rows = read_examples(self.store, data, settings, self.request.event_time)
+        self._stop_for(data_problems(self._rows.outcomes, settings))
+        return f"{len(self._rows)} labelled examples"
+
+    def split(self) -> str:
+        """Drop what is not mature, hold out the latest span that the champion has not seen."""
+        settings = self.project.settings
+        old_enough = mature(
+            self._rows.event_time,
+            self._rows.label_clock,
+            until=self.request.event_time,
+            horizon=settings.label.horizon,
+            implied=settings.label.missing is not None,
+        )
+        self._rows = self._rows.take(old_enough)
+        self._split = split_by_time(
+            self._rows.event_time,
+            self._rows.label_clock,
+            span=settings.batch.holdout,
+            after=self._load_champion(),
+        )
+        train, held = int(self._split.train.sum()), int(self._split.holdout.sum())
+        self._stop_for(data_problems(self._train.outcomes, settings))
+        if not (enough := rows_gate(held, settings.gates)).passed:
+            self._fail_gate(enough)
+        return f"{train} rows to train, {held} held out from {format_time(self._split.start)}"
+
+    def search(self) -> str:
+        """Try the candidates."""
+        self._found = search(self.project, self._train)
+        best = self._found.best
+        return f"{best.candidate.family} of {len(self._found.trials)} trials, loss {best.loss:.5f}"
+
+    def fit(self) -> str:
+        """Fit the best candidate on all training rows: the challenger."""
+        self._challenger = fit(self.project, self._found.best.candidate, self._train)
+        return f"challenger fitted on {int(self._split.train.sum())} rows"
+
+    def evaluate(self) -> str:
+        """Compare with the champion, alone and in the blend."""
+        try:
+            self.evaluation = evaluate(
+                self.project.settings,
+                self._rows.take(self._split.holdout),
+                self._train.outcomes,
+                self._challenger,
+                self._champion,
+            )
+        except RegistryError as error:
+            self._fail_gate(champion_gate(str(error)))
+            raise
+        return f"compared on {self.evaluation.rows} rows"
+
+    def gate(self) -> str:
+        """Judge the challenger."""
+        assert self.evaluation is not None
+        self.gates = check_gates(self.evaluation, self.project.settings.gates)
+        if not passed(self.gates):
+            self.run_id = self.registry.record_run(self._registration())
+            self._stop_for(reasons(self.gates))
+        return f"{len(self.gates)} gates passed"
+
+    def refit(self) -> str:
+        """Fit the challenger's candidate again, on all mature rows."""
+        self._final = fit(self.project, self._found.best.candidate, self._rows)
+        return f"fitted on {len(self._rows)} rows up to {format_time(data_cut(self._rows))}"
+
+    def register(self) -> str:
+        """Register the refitted model with what it was made from."""
+        self.version = self.registry.register(self._final.pipeline, self._registration())
+        self.run_id = self.version.run_id
+        self._pin(f"model-{self.version.version}")
+        return f"version {self.version.version}"
+
+    def verify(self) -> str:
+        """Load the version as a worker would, and write its reference."""
+        assert self.version is not None
+        frame = self._rows.frame.tail(self.project.settings.gates.min_holdout_rows)
+        expected = self._final.predict_frame(frame)
+        try:
+            loaded, problem = self.registry.load(self.version.version).predict_frame(frame), ""
+        except RegistryError as error:
+            loaded, problem = None, str(error)
+        self.gates = [*self.gates, servable_gate(expected, loaded, problem)]
+        self._stop_for(reasons(self.gates))
+        for path in self._write_reference(self.version.version):
+            self.registry.log_file(self.version.run_id, path, "reference")
+        return "loads from the registry and answers the same"
+
+    def promote(self) -> str:
+        """Move the alias; the ledger gets the promotion and the end of the request with it."""
+        assert self.version is not None
+        note = ["bootstrap: no champion yet, compared with the trivial baseline"] if self.bootstrap else []
+        previous = None if self._champion is None else self._champion.version
+        with self.ledger.transaction():
+            self.lease.check()
+            promote(self.lease, self.registry, self.version, previous)
+            self.write_records(promoted=True, reasons=note)
+            self.lease.close("promoted", note)
+            self.ledger.unpin(self.request.id)
+        return f"version {self.version.version} is champion"
+
+    def write_records(self, *, promoted: bool, reasons: list[str]) -> None:
+        """Write the gate and the retraining of this attempt into the ledger, once."""
+        summary = {
+            "table_version": None if self._data is None else self._data.examples,
+            "rows": len(self._rows) if hasattr(self, "_rows") else 0,
+            "promoted": promoted,
+            "reasons": reasons,
+            "mlflow_run": self.run_id,
+            "version": self.version.version if self.version else None,
+            "seconds": round(sum(self.seconds.values()), 2),
+            "steps": {name: round(value, 2) for name, value in self.seconds.items()},
+        }
+        write_records(self.lease, gates=self.gates, evaluation=self.evaluation, summary=summary)
+
+    @property
+    def _pinned(self) -> DataVersion:
+        assert self._data is not None
+        return self._data
+
+    @property
+    def _train(self) -> Examples:
+        return self._rows.take(self._split.train)
+
+    def _timed(self, name: str, step: Callable[[], str]) -> Callable[[], str]:
+        def timed() -> str:
+            begin = time.perf_counter()
+            try:
+                return step()
+            finally:
+                self.seconds[name] = time.perf_counter() - begin
+
+        return timed
+
+    def _stop_for(self, reasons: list[str]) -> None:
+        if reasons:
+            raise NotPromoted(reasons)
+
+    def _fail_gate(self, result: GateResult) -> None:
+        self.gates = [*self.gates, result]
+        raise NotPromoted(reasons([result]))
+
+    def _pin(self, owner: str) -> None:
+        self.ledger.pin(EXAMPLES, self._pinned.examples, owner)
+        if self._pinned.corrections is not None:
+            self.ledger.pin(CORRECTIONS, self._pinned.corrections, owner)
+
+    def _load_champion(self) -> int | None:
+        """Load the champion and return its data cut; None if none was ever promoted."""
+        try:
+            repair_promotion(self.ledger, self.registry)
+            alias = self.registry.alias(CHAMPION)
+            if alias is not None:
+                self._champion = self.registry.load(alias.version)
+        except RegistryError as error:
+            self._fail_gate(champion_gate(str(error)))
+            raise
+        self.lease.check()
+        if alias is not None:
+            return alias.number("data_cut")
+        if self.ledger.history("promotion"):
+            self._fail_gate(champion_gate("the alias 'champion' is gone; set it again in MLflow"))
+        return None
+
+    def _registration(self) -> Registration:
+        assert self.evaluation is not None
+        return registration(
+            self.lease,
+            data=self._pinned,
+            rows=self._rows,
+            found=self._found,
+            evaluation=self.evaluation,
+            gates=self.gates,
+            seed=self.project.settings.batch.seed,
+        )
+
+    def _write_reference(self, version: int) -> list[Path]:
+        assert self.evaluation is not None
+        loss, served = self.evaluation.loss("challenger"), self.evaluation.loss(CHALLENGER_BLEND)
+        if loss is None or served is None:
+            raise StoreError(f"reference of version {version}: the hold-out losses are not known")
+        return write_reference(
+            self.project.state / "references",
+            version,
+            self._rows,
+            validation=Validation(loss, served),
+            data_cut=data_cut(self._rows),
+            table_version=self._pinned.examples,
+            seed=self.project.settings.batch.seed,
+        )
