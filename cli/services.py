@@ -139,7 +139,7 @@ class _Dispatching(threading.Thread):
             from flows.local import LocalPrefect
 
             with LocalPrefect(self._project) as prefect:
-                self._dispatch(prefect.api_url)
+                self._dispatch(prefect.url)
         except HeadraceError as error:
             self._error = error
             self._stop_event.set()

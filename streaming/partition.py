@@ -6,7 +6,9 @@ crash between two of them repeats work and loses none: rows carry steps, and pre
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from core.features import load_features
@@ -20,10 +22,13 @@ from streaming.machine import DeadLetter, Machine, Output, State
 from streaming.messages import dead_letter_message, prediction_message
 from streaming.ordering import Merger, is_clock
 from streaming.table_writer import TableWriter
+from streaming.topics import foreign_key
 from streaming.transport import Producer, RawRecord, TopicPartition
 
 BATCH = 256
 _MAX_BACKLOG = 20_000
+_CHECKED_KEYS = 1_000
+_log = logging.getLogger("headrace.worker")
 
 
 class Partition:
@@ -37,12 +42,23 @@ class Partition:
         The partition.
     snapshot : Snapshot or None
         The state to go on from; None starts afresh.
+    cluster_id : str
+        The broker's.
+    partitions : int
+        How many there are.
     lockstep : bool
         Whether order waits for ever for a silent topic, and champions for their event time.
     """
 
     def __init__(
-        self, project: Project, number: int, snapshot: Snapshot | None, *, cluster_id: str, lockstep: bool
+        self,
+        project: Project,
+        number: int,
+        snapshot: Snapshot | None,
+        *,
+        cluster_id: str,
+        partitions: int,
+        lockstep: bool,
     ) -> None:
         settings = project.settings
         self.number = number
@@ -58,6 +74,9 @@ class Partition:
         self._served: int | None = None
         self._idle = True
         self._needs_flush = False
+        self._partitions = partitions
+        self._unchecked = _CHECKED_KEYS
+        self._foreign_key: str | None = None
 
     @property
     def state(self) -> State:
@@ -111,22 +130,32 @@ class Partition:
     def work(self, producer: Producer) -> int:
         """Step through a batch of what is ready, publish what follows; return the number of records."""
         outputs: list[Output] = []
+        taken = self._take()
         batch: list[RawRecord] = []
-        taken = 0
-        while len(batch) < BATCH and (record := self._merger.next(time.monotonic())) is not None:
-            taken += 1
+        for record in taken:
             if is_clock(record):
                 outputs += self._machine.process(batch) + self._tick(record)
                 batch = []
-                break
-            if self._is_due(record.timestamp):
-                outputs += self._machine.process(batch)
-                batch = []
-                self._swap()
-            batch.append(record)
+            else:
+                if self._is_due(record.timestamp):
+                    outputs += self._machine.process(batch)
+                    batch = []
+                    self._swap()
+                batch.append(record)
         outputs += self._machine.process(batch)
+        if self._unchecked > 0:
+            self._notice_foreign_key(taken, outputs)
         self._publish(outputs, producer)
         self._idle = not taken
+        return len(taken)
+
+    def _take(self) -> list[RawRecord]:
+        """Take what is ready out of the merger; a clock record is the last of its batch."""
+        taken: list[RawRecord] = []
+        while len(taken) < BATCH and (record := self._merger.next(time.monotonic())) is not None:
+            taken.append(record)
+            if is_clock(record):
+                break
         return taken
 
     def flush(self, producer: Producer) -> None:
@@ -160,6 +189,7 @@ class Partition:
             "loss": {name: round(value, 5) for name, value in state.scores.means().items()},
             "scored": state.scores.rows,
             "champion": self._served,
+            "foreign_key": self._foreign_key,
             "champion_failures": self._machine.champion_failures,
             "silenced": {expert.name: expert.silenced for expert in state.experts if expert.silenced},
             "resets": {expert.name: expert.resets for expert in state.experts if expert.resets},
@@ -180,6 +210,20 @@ class Partition:
         self._machine.swap(self._next_champion.model)
         self._served = self._next_champion.model.version
         self._next_champion = None
+
+    def _notice_foreign_key(self, records: Sequence[RawRecord], outputs: Sequence[Output]) -> None:
+        """Explain the first foreign key or partition among the first events; later ones are not looked at."""
+        keys = {record.offset: record.key for record in records if record.topic == self._settings.events_topic}
+        for output in outputs:
+            if not isinstance(output, Predicted) or output.offset not in keys:
+                continue
+            self._unchecked -= 1
+            self._foreign_key = foreign_key(keys[output.offset], output.id, self.number, self._partitions)
+            if self._foreign_key is not None:
+                _log.warning("%s", self._foreign_key)
+                self._unchecked = 0
+            if self._unchecked <= 0:
+                return
 
     def _publish(self, outputs: list[Output], producer: Producer) -> None:
         self._writer.add(outputs)

@@ -102,7 +102,12 @@ class Worker:
             snapshot = self._checkpoints.load(number)
             self._announce(number, snapshot)
             self._partitions[number] = Partition(
-                self._project, number, snapshot, cluster_id=info.cluster_id, lockstep=self._lockstep
+                self._project,
+                number,
+                snapshot,
+                cluster_id=info.cluster_id,
+                partitions=count,
+                lockstep=self._lockstep,
             )
             self._partitions[number].flushed_through = snapshot.state.clock if snapshot else 0
         consumer = self._broker.consumer(f"headrace-{self._settings.name}")
