@@ -15,6 +15,9 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 WEEK = 7 * DAY
 
+EARLIEST, LATEST = 0, 253_402_300_799_000
+"""The first and the last time that is accepted, ms: 1970 to 9999."""
+
 _UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
 
@@ -36,7 +39,10 @@ def parse_duration(text: object) -> int:
     parts = _PATTERN.findall(value)
     if not parts or "".join(_PATTERN.sub("", value).split()):
         raise ValueError(f"{text!r} is not a duration; write a number and a unit, such as 28d, 6h, 90m, 15s")
-    return round(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    duration = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if duration > LATEST:
+        raise ValueError(f"{text!r} is longer than 8000 years")
+    return round(duration)
 
 
 def format_duration(milliseconds: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.errors import ProjectCodeError
-from core.predictions import Features, FeatureValue
+from core.predictions import MAX_MAGNITUDE, Features, FeatureValue
 from core.project import Project
 from core.settings import Kind, Settings
 
@@ -125,8 +125,8 @@ class Vocabulary:
 def _checked(name: str, check: Callable[[Any], FeatureValue], value: Any) -> FeatureValue:
     try:
         return None if value is None else check(value)
-    except (TypeError, ValueError) as error:
-        raise FeatureError(f"feature {name}: {value!r} {error}") from error
+    except Exception as error:  # an object of the project's code may raise anything when it is looked at
+        raise FeatureError(f"feature {name}: a {type(value).__name__} {error}") from error
 
 
 def _number(value: Any) -> float:
@@ -135,6 +135,8 @@ def _number(value: Any) -> float:
     number = float(value)
     if not math.isfinite(number):
         raise ValueError("is not finite; return None for a missing number")
+    if abs(number) > MAX_MAGNITUDE:
+        raise ValueError(f"is larger than {MAX_MAGNITUDE:g}")
     return number
 
 

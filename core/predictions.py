@@ -18,6 +18,11 @@ Outcome = int | float | str
 FeatureValue = float | str | bool | None
 Features = dict[str, FeatureValue]
 
+MAX_MAGNITUDE = 1e30
+"""The largest number that a field or a feature may have: squares of it are far from overflowing."""
+MAX_OUTCOME = 1e12
+"""The largest outcome of a regression."""
+
 
 def is_sane(prediction: object) -> bool:
     """Tell whether a prediction is finite throughout.

@@ -6,7 +6,6 @@ JSON and types in one pass, and the few checks it cannot make (bounds, time, id)
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from core.durations import parse_iso
-from core.predictions import FeatureValue, Outcome
+from core.durations import EARLIEST, LATEST, parse_iso
+from core.predictions import MAX_MAGNITUDE, MAX_OUTCOME, FeatureValue, Outcome
 from core.settings import FieldSettings, Kind, Settings
 
 Reason = Literal[
@@ -35,7 +34,6 @@ Reason = Literal[
 MAX_ID_LENGTH = 512
 MAX_CATEGORY_LENGTH = 256
 _MS_PER_UNIT = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
-_EARLIEST, _LATEST = 0, 253_402_300_799_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +87,14 @@ class Decoder:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        event_paths: dict[str, Any] = {settings.id: str | int, settings.time: str | int | float}
-        event_paths |= {field.path or name: _json_type(field) for name, field in settings.fields.items()}
+        kind = settings.topics.kind
+        event_paths = [(settings.id, str | int), (settings.time, str | int | float)]
+        event_paths += [(field.path or name, _json_type(field)) for name, field in settings.fields.items()]
+        event_paths += [(kind.path, str)] if kind else []
         self._event_json = _Json(event_paths, settings.topics.max_bytes)
         self._label_id = settings.label.id or settings.id
-        label_paths: dict[str, Any] = {self._label_id: str | int, settings.label.path: Any}
-        if settings.label.time:
-            label_paths[settings.label.time] = str | int | float
+        label_paths = [(self._label_id, str | int), (settings.label.path, Any)]
+        label_paths += [(settings.label.time, str | int | float)] if settings.label.time else []
         self._label_json = _Json(label_paths, settings.topics.max_bytes)
         self._id = _getter(settings.id)
         self._time = _getter(settings.time)
@@ -106,14 +105,13 @@ class Decoder:
             (name, _getter(field.path or name), _field_check(field)) for name, field in settings.fields.items()
         ]
         self._outcome = outcome_reader(settings)
-        kind = settings.topics.kind
         self._kind = kind
-        self._kind_json = _Json({kind.path: str}, settings.topics.max_bytes) if kind else None
+        self._kind_json = _Json([(kind.path, str)], settings.topics.max_bytes) if kind else None
         self._kind_of = _getter(kind.path) if kind else None
 
     def event(self, value: bytes | None, timestamp: int) -> Event | BadRecord:
         """Decode an event; `timestamp` is its record's, ms."""
-        content, unknown = self._event_json.decode(value)
+        content, unknown = self._event_json.decode(value, timestamp)
         if isinstance(content, tuple):
             return BadRecord("event", *content)
         identifier = _read_id(self._id(content))
@@ -138,7 +136,7 @@ class Decoder:
 
     def label(self, value: bytes | None, timestamp: int) -> Label | BadRecord:
         """Decode a label; without a time of its own it has its record's `timestamp`, ms."""
-        content, _ = self._label_json.decode(value)
+        content, _ = self._label_json.decode(value, timestamp)
         if isinstance(content, tuple):
             return BadRecord("label", *content)
         get_id, get_outcome, get_time = self._label_getters
@@ -165,7 +163,7 @@ class Decoder:
     def either(self, value: bytes | None, timestamp: int) -> Event | Label | BadRecord:
         """Decode a record of a topic that carries both events and labels."""
         assert self._kind and self._kind_json and self._kind_of
-        content, _ = self._kind_json.decode(value)
+        content, _ = self._kind_json.decode(value, timestamp)
         if isinstance(content, tuple):
             return BadRecord("event", *content)
         kind = self._kind_of(content)
@@ -185,24 +183,23 @@ class Decoder:
 class _Json:
     """A strict decoder of some paths of a JSON object; counts on C for all of it."""
 
-    def __init__(self, paths: dict[str, Any], max_bytes: int) -> None:
+    def __init__(self, paths: list[tuple[str, Any]], max_bytes: int) -> None:
         tree: dict[str, Any] = {}
-        for path, kind in paths.items():
+        for path, kind in paths:
             node = tree
             *parents, leaf = path.split(".")
             for parent in parents:
                 node = node.setdefault(parent, {})
-            node[leaf] = kind
+            node[leaf] = _either(node.get(leaf), kind)
         self._strict = msgspec.json.Decoder(_struct(tree, forbid_unknown=True))
         self._lenient = msgspec.json.Decoder(_struct(tree, forbid_unknown=False))
         self._max_bytes = max_bytes
 
-    def decode(self, value: bytes | None) -> tuple[Any, bool]:
+    def decode(self, value: bytes | None, timestamp: int) -> tuple[Any, bool]:
         """Return (content, whether it had unknown fields), or ((reason, detail), False)."""
-        if not value:
-            return ("empty", "the record has no value"), False
-        if len(value) > self._max_bytes:
-            return ("oversized", f"{len(value)} bytes, more than topics.max_bytes"), False
+        if refusal := self._refusal(value, timestamp):
+            return refusal, False
+        assert value
         try:
             try:
                 return self._strict.decode(value), False
@@ -214,6 +211,22 @@ class _Json:
             return _reason_of(str(error)), False
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return ("malformed", _short(str(error))), False
+
+    def _refusal(self, value: bytes | None, timestamp: int) -> tuple[Reason, str] | None:
+        if not EARLIEST <= timestamp <= LATEST:
+            return "bad_time", f"the record's time stamp {timestamp} is no time in milliseconds"
+        if not value:
+            return "empty", "the record has no value"
+        if len(value) > self._max_bytes:
+            return "oversized", f"{len(value)} bytes, more than topics.max_bytes"
+        return None
+
+
+def _either(known: Any, kind: Any) -> Any:
+    """Return the JSON type of a path that is read twice."""
+    if known is None or Any in (known, kind):
+        return kind if known is None else Any
+    return known | kind
 
 
 def _struct(tree: dict[str, Any], *, forbid_unknown: bool) -> type[msgspec.Struct]:
@@ -256,44 +269,70 @@ def _short(value: object) -> str:
 
 
 def _read_id(value: Any) -> str | None:
-    if value is None or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
     text = str(value)
     return text if 0 < len(text) <= MAX_ID_LENGTH else None
 
 
 def _read_time(value: Any, unit: str) -> int | None:
+    if isinstance(value, bool):
+        return None
     try:
         time = parse_iso(value) if isinstance(value, str) else round(value * _MS_PER_UNIT[unit])
     except (ValueError, TypeError, OverflowError):
         return None
-    return time if _EARLIEST <= time <= _LATEST else None
+    return time if EARLIEST <= time <= LATEST else None
 
 
 _Checked = tuple[FeatureValue, tuple[Reason, str] | None]
 
 
 def _field_check(field: FieldSettings) -> Callable[[Any], _Checked]:
-    kind: Kind = field.type
-    low = -math.inf if field.minimum is None else field.minimum
-    high = math.inf if field.maximum is None else field.maximum
+    check = {"number": _number_check(field), "category": _category, "bool": _flag, "text": _text}[field.type]
     nullable = field.nullable
 
-    def check(value: Any) -> _Checked:
+    def checked(value: Any) -> _Checked:
         if value is None:
             return (None, None) if nullable else (None, ("missing_field", "is required and is missing or null"))
-        if kind == "number":
-            if not low <= value <= high or not math.isfinite(value):
-                return None, ("out_of_bounds", f"{value!r} is not between {low:g} and {high:g}")
-            return value, None
-        if kind == "category":
-            text = str(value)
-            if len(text) > MAX_CATEGORY_LENGTH:
-                return None, ("out_of_bounds", f"a category has at most {MAX_CATEGORY_LENGTH} characters")
-            return text, None
-        return value, None
+        return check(value)
+
+    return checked
+
+
+def _number_check(field: FieldSettings) -> Callable[[Any], _Checked]:
+    low = -MAX_MAGNITUDE if field.minimum is None else field.minimum
+    high = MAX_MAGNITUDE if field.maximum is None else field.maximum
+
+    def check(value: Any) -> _Checked:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return _no("number", value)
+        if not low <= value <= high or abs(value) > MAX_MAGNITUDE:
+            return None, ("out_of_bounds", f"{_short(value)} is not between {low:g} and {high:g}")
+        return float(value), None
 
     return check
+
+
+def _category(value: Any) -> _Checked:
+    if not isinstance(value, (str, int)):
+        return _no("category", value)
+    text = str(value)
+    if len(text) > MAX_CATEGORY_LENGTH:
+        return None, ("out_of_bounds", f"a category has at most {MAX_CATEGORY_LENGTH} characters")
+    return text, None
+
+
+def _flag(value: Any) -> _Checked:
+    return (value, None) if isinstance(value, bool) else _no("bool", value)
+
+
+def _text(value: Any) -> _Checked:
+    return (value, None) if isinstance(value, str) else _no("text", value)
+
+
+def _no(kind: Kind, value: Any) -> _Checked:
+    return None, ("wrong_type", f"{_short(value)} is no {kind}")
 
 
 def outcome_reader(settings: Settings) -> Callable[[Any], Outcome | None]:
@@ -316,10 +355,10 @@ def outcome_reader(settings: Settings) -> Callable[[Any], Outcome | None]:
         return text if known and 0 < len(text) <= MAX_CATEGORY_LENGTH else None
 
     def regression(value: Any) -> Outcome | None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
-        low = -math.inf if label.minimum is None else label.minimum
-        high = math.inf if label.maximum is None else label.maximum
-        return float(value) if low <= value <= high and abs(value) <= 1e12 else None
+        low = -MAX_OUTCOME if label.minimum is None else label.minimum
+        high = MAX_OUTCOME if label.maximum is None else label.maximum
+        return float(value) if low <= value <= high and abs(value) <= MAX_OUTCOME else None
 
     return {"binary": binary, "multiclass": multiclass, "regression": regression}[settings.task]
