@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, SequenceNode
 
 from core.errors import ProjectCodeError, SettingsError
+from core.records import outcome_reader
 from core.settings import Section, Settings
 
 FILE_NAME = "headrace.yaml"
@@ -127,7 +128,11 @@ def load_project(folder: str | Path, *, bootstrap: str | None = None, state: str
     path = path if path.is_file() else path / FILE_NAME
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; give a folder that holds a {FILE_NAME}")
-    settings = parse_settings(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}; it must be a text file in UTF-8") from error
+    settings = parse_settings(text, str(path))
     state_folder = Path(state or os.environ.get("HEADRACE_STATE") or path.parent / ".headrace").resolve()
     return Project(
         folder=path.parent,
@@ -155,11 +160,36 @@ def parse_settings(text: str, where: str = FILE_NAME) -> Settings:
         raise SettingsError(f"{where}:{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(content, dict) or root is None:
         raise SettingsError(f"{where}:1: expected settings as 'key: value' lines, such as 'name: flights'")
+    if twice := list(_keys_given_twice(root)):
+        raise SettingsError("\n".join(f"{where}:{line}: {key}: is given twice; remove one" for line, key in twice))
     try:
-        return Settings.model_validate(content)
+        settings = Settings.model_validate(content)
     except ValidationError as error:
         lines = [_explain(dict(item), root, where) for item in error.errors()]
         raise SettingsError("\n".join(dict.fromkeys(lines))) from error
+    missing = settings.label.missing
+    if missing is not None and outcome_reader(settings)(missing) is None:
+        line = _line_of(root, ["label", "missing"])
+        raise SettingsError(
+            f"{where}:{line}: label.missing: {missing!r} is no outcome of this task; see its label values"
+        )
+    return settings
+
+
+def _keys_given_twice(node: Node) -> Iterator[tuple[int, str]]:
+    """Yield line and key of every repetition; YAML itself would silently take the last."""
+    if isinstance(node, MappingNode):
+        known = set()
+        for key, value in node.value:
+            if isinstance(key.value, str) and key.value in known:
+                yield key.start_mark.line + 1, key.value
+            known.add(str(key.value))
+            if value.start_mark.index > key.start_mark.index:  # an alias points back, even to itself
+                yield from _keys_given_twice(value)
+    elif isinstance(node, SequenceNode):
+        for value in node.value:
+            if value.start_mark.index > node.start_mark.index:
+                yield from _keys_given_twice(value)
 
 
 def _explain(item: dict[str, Any], root: Node, where: str) -> str:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.durations import DAY, HOUR, MINUTE, WEEK, parse_duration
+from core.durations import DAY, HOUR, LATEST, MINUTE, WEEK, parse_duration
 
 Task = Literal["binary", "multiclass", "regression"]
 Kind = Literal["number", "category", "bool", "text"]
@@ -29,7 +29,7 @@ def _duration(value: object) -> object:
     return value if isinstance(value, int) and not isinstance(value, bool) else parse_duration(value)
 
 
-Duration = Annotated[int, BeforeValidator(_duration)]
+Duration = Annotated[int, BeforeValidator(_duration), Field(ge=0, le=LATEST)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, le=10.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
@@ -41,7 +41,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FieldSettings(Section):
+class _Bounded(Section):
+    """What has a smallest and a largest value."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @model_validator(mode="after")
+    def _bounds_leave_something(self) -> Self:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError("minimum is larger than maximum; swap them")
+        return self
+
+
+class FieldSettings(_Bounded):
     """One field of the event."""
 
     type: Kind = Field(description="number, category, bool or text")
@@ -52,7 +65,7 @@ class FieldSettings(Section):
     max_categories: PositiveInt = Field(200, description="distinct categories kept; every later one is read as <other>")
 
 
-class LabelSettings(Section):
+class LabelSettings(_Bounded):
     """The outcome, and how long it may take."""
 
     path: str = Field("label", description="where the outcome is in the label's JSON")
@@ -185,7 +198,7 @@ class RetrainSettings(Section):
     """When the batch model is fitted again."""
 
     bootstrap_after: Duration = Field(4 * WEEK, description="event time from the first event to the first fit")
-    every: Duration | None = Field(4 * WEEK, description="event time between scheduled fits; null for none")
+    every: Duration | None = Field(4 * WEEK, ge=1_000, description="event time between scheduled fits; null for none")
     on_drift: bool = Field(True, description="whether drift may start a fit")
     min_examples: PositiveInt = Field(1_000, description="labelled examples below which nothing is fitted")
     duration: Duration = Field(HOUR, description="event time that a fit takes in lockstep")
@@ -282,13 +295,34 @@ class Settings(Section):
         names = [expert.name for expert in self.online]
         if len(set(names)) < len(names):
             raise ValueError("two online experts have the same name; give each its own")
-        if reserved := {"champion", "served", "previous", "challenger"} & set(names):
+        if reserved := {"champion", "served", "previous", "challenger"} & {name.lower() for name in names}:
             raise ValueError(f"{sorted(reserved)[0]!r} is a reserved name; call the online expert something else")
+        if self.task == "binary" and self.label.positive == self.label.negative:
+            raise ValueError("label.positive and label.negative are the same; give each its own value")
+        if loop := {self.predictions_topic, self.dead_letters_topic} & set(self.input_topics):
+            raise ValueError(
+                f"topic {sorted(loop)[0]!r} would be read and written; give predictions and dead_letters others"
+            )
+        if clash := _same_but_for_case([*self.feature_kinds]) or _same_but_for_case(names):
+            raise ValueError(
+                f"{clash[0]!r} and {clash[1]!r} differ in case only, which tables do not tell apart; rename one"
+            )
+        if inside := _one_inside_the_other(self._event_paths) or _one_inside_the_other(self._label_paths):
+            raise ValueError(f"path {inside[0]!r} is a value, so that there can be no {inside[1]!r} in it")
         if self.events_topic == self.labels_topic and self.topics.kind is None:
             raise ValueError("events and labels share a topic; say with topics.kind how to tell them apart")
         if not self.batch_kinds:
             raise ValueError("no feature that a model can use; text must be turned into numbers or categories")
         return self
+
+    @property
+    def _event_paths(self) -> list[str]:
+        kind = [self.topics.kind.path] if self.topics.kind else []
+        return [self.id, self.time, *(field.path or name for name, field in self.fields.items()), *kind]
+
+    @property
+    def _label_paths(self) -> list[str]:
+        return [self.label.id or self.id, self.label.path, *([self.label.time] if self.label.time else [])]
 
     @property
     def events_topic(self) -> str:
@@ -328,3 +362,15 @@ class Settings(Section):
     def expert_names(self) -> list[str]:
         """Every expert that can appear in a prediction: the champion first."""
         return ["champion", *(expert.name for expert in self.online)]
+
+
+def _same_but_for_case(names: list[str]) -> tuple[str, str] | None:
+    known: dict[str, str] = {}
+    for name in names:
+        if known.setdefault(name.lower(), name) != name:
+            return known[name.lower()], name
+    return None
+
+
+def _one_inside_the_other(paths: list[str]) -> tuple[str, str] | None:
+    return next(((one, other) for one in paths for other in paths if other.startswith(f"{one}.")), None)
