@@ -32,6 +32,7 @@ _MAX_STEP = 1.0
 _MAX_GRADIENT = 4.0
 _BELIEF_RATE = 0.5
 _BELIEF_SHARE = 1e-3
+_TINY = 1e-300
 
 
 class Blend:
@@ -110,10 +111,10 @@ class Blend:
             return losses, errors[:, None] * (logits[None, :] - plain[:, None])
         values, truth = _values(predictions), float(outcome)
         mixed = weights @ values
+        self._scale.observe(abs(float(self._belief @ mixed) - truth))
         scale = self._scale.value
         losses = np.minimum(np.abs(mixed - truth) / scale, 2 * _MAX_GRADIENT)
         gradients = np.sign(mixed - truth)[:, None] * (values[None, :] - mixed[:, None]) / scale
-        self._scale.observe(abs(float(self._belief @ mixed) - truth))
         return losses, np.clip(gradients, -_MAX_GRADIENT, _MAX_GRADIENT)
 
     def _awake(self, predictions: Mapping[str, Prediction]) -> tuple[Array, Any]:
@@ -124,7 +125,7 @@ class Blend:
         if list(predictions) == list(self._names):
             return self._weights, slice(None)
         columns = [self._names[name] for name in predictions]
-        awake = self._weights[:, columns]
+        awake = np.maximum(self._weights[:, columns], _TINY)
         return awake / awake.sum(axis=1, keepdims=True), columns
 
     def _admit(self, name: str) -> None:
@@ -148,7 +149,7 @@ class _RunningScale:
 
     def observe(self, error: float) -> None:
         self._seen += 1
-        if self._seen > 20:
+        if self._seen > 20 and self._mean > 0.0:
             error = min(error, _MAX_GRADIENT * self._mean)
         self._mean += (error - self._mean) / min(self._seen, 1000)
 
