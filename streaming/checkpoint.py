@@ -51,20 +51,35 @@ def load_key(state_folder: Path) -> bytes:
     if named := os.environ.get("HEADRACE_STATE_KEY"):
         return named.encode()
     path = state_folder / "state.key"
-    state_folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        if path.stat().st_mode & 0o077:
-            raise CheckpointError(f"{path}: others may read this key; run: chmod 600 {path}") from None
+    if not path.exists():
+        _make_key(path)
+    if path.stat().st_mode & 0o077:
+        raise CheckpointError(f"{path}: others may read this key; run: chmod 600 {path}")
     return path.read_bytes()
+
+
+def _make_key(path: Path) -> None:
+    """Write a key as a whole or not at all; of two processes that do it at once the first wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        path.hardlink_to(part)
+    except FileExistsError:
+        _log.debug("%s was made by another process", path)
+    finally:
+        part.unlink()
 
 
 class Checkpoints:
     """The snapshots of one project's partitions, the newest two of each."""
 
     def __init__(self, project: Project) -> None:
+        self._project = project
         self._folder = project.checkpoints
         self._key = load_key(project.state)
         self._stamp = _stamp(project.settings)
@@ -94,16 +109,20 @@ class Checkpoints:
         CheckpointError
             If snapshots exist and none can be trusted, or it was made under other versions or settings.
         """
-        problems = []
+        problems: dict[Path, str] = {}
         for path in self._files(partition):
             try:
-                return self._read(path)
+                snapshot = self._read(path)
             except CheckpointError as error:
                 _log.error("%s; trying the one before", error)
-                problems.append(str(error))
+                problems[path] = str(error)
+                continue
+            for refused in problems:  # else it counted as the newest for ever
+                refused.rename(refused.with_suffix(".refused"))
+            return snapshot
         if problems:
             raise CheckpointError(
-                f"no snapshot of partition {partition} can be used:\n  " + "\n  ".join(problems) + "\n"
+                f"no snapshot of partition {partition} can be used:\n  " + "\n  ".join(problems.values()) + "\n"
                 "restore the state folder from a back-up, or move it away to start learning anew"
             )
         return None
@@ -120,16 +139,27 @@ class Checkpoints:
         for name, mine in self._stamp.items():
             if header[name] != mine:
                 raise CheckpointError(f"{path}: made with {name} {header[name]}, this is {mine}")
-        return Snapshot(pickle.loads(zlib.decompress(payload)), header["cluster_id"])  # noqa: S301
+        self._import_project_code()
+        try:
+            state = pickle.loads(zlib.decompress(payload))  # noqa: S301
+        except Exception as error:  # unpickling may raise anything
+            raise CheckpointError(
+                f"{path}: does not fit the code of this project any more: {type(error).__name__}: {error}"
+            ) from error
+        return Snapshot(state, header["cluster_id"])
+
+    def _import_project_code(self) -> None:
+        """Import the files whose classes the experts of a snapshot may be of."""
+        for entry in self._project.settings.online:
+            if ":" in entry.factory:
+                self._project.load_function(entry.factory)
 
 
 def _stamp(settings: Settings) -> dict[str, Any]:
     """Return what a snapshot must agree on to be continued."""
-    shape = settings.model_dump(
-        mode="json", include={"task", "fields", "features", "online", "blend", "label"}
-    )
+    shape = settings.model_dump(mode="json", include={"task", "fields", "features", "online", "blend", "label"})
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
-    return {"format": 1, "river": version("river"), "settings": digest}
+    return {"format": 2, "river": version("river"), "settings": digest}
 
 
 def _frame(header: dict[str, Any], payload: bytes) -> bytes:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from core.errors import ProjectCodeError
-from core.predictions import Features, Outcome, Prediction, is_sane
+from core.predictions import Features, Outcome, Prediction
 from core.project import Project
 from core.settings import ExpertSettings, Kind, Settings, Task
+from streaming.plausible import Plausible
 
 
 class OnlineModel(Protocol):
@@ -30,8 +31,8 @@ class OnlineModel(Protocol):
 class Expert:
     """An online model that can neither serve nonsense nor stay broken.
 
-    A prediction that is not finite, or (regression) lies further outside of the labels seen than their
-    whole range, silences the expert for this event; ten such in a row reset its model.
+    A prediction that is not plausible (:class:`streaming.plausible.Plausible`), or none because the model raised,
+    silences the expert for this event; ten such in a row reset its model.
 
     Parameters
     ----------
@@ -50,43 +51,33 @@ class Expert:
         self.resets = 0
         self.silenced = 0
         self._factory = factory
-        self._task = task
+        self._plausible = Plausible(task)
         self._model = factory()
         self._strikes = 0
-        self._range = (math.inf, -math.inf)
 
     def predict(self, features: Features) -> Prediction | None:
-        """Return a sane prediction, or None."""
+        """Return a plausible prediction, or None."""
         try:
-            prediction = self._model.predict(features)
-        except (ArithmeticError, ValueError):
-            prediction = math.nan
-        if prediction is None:
+            made = self._model.predict(features)
+        except Exception:  # noqa: BLE001  a model may be the user's code and may raise anything; the stream goes on
+            self._strike()
             return None
-        if self._is_plausible(prediction):
+        if made is None:
+            return None
+        prediction = self._plausible.check(made)
+        if prediction is None:
+            self._strike()
+        else:
             self._strikes = 0
-            return prediction
-        self._strike()
-        return None
+        return prediction
 
     def learn(self, features: Features, outcome: Outcome) -> None:
         """Learn from one example; a model that fails in it is reset."""
-        if self._task == "regression":
-            value = float(outcome)
-            self._range = (min(self._range[0], value), max(self._range[1], value))
+        self._plausible.observe(outcome)
         try:
             self._model.learn(features, outcome)
-        except (ArithmeticError, ValueError):
+        except Exception:  # noqa: BLE001  as above
             self._reset()
-
-    def _is_plausible(self, prediction: Prediction) -> bool:
-        if not is_sane(prediction):
-            return False
-        if self._task != "regression":
-            return True
-        low, high = self._range
-        width = max(high - low, 1e-9 * max(abs(low), abs(high), 1.0)) if low <= high else math.inf
-        return low - width <= prediction <= high + width  # type: ignore[operator]
 
     def _strike(self) -> None:
         self.silenced += 1
@@ -137,14 +128,19 @@ class _Factory:
                 model = getattr(importlib.import_module(module), name)(**entry.params)
             else:
                 model = self._project.load_function(entry.factory)(**entry.params)
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            known = ", ".join(sorted(_BUILT_IN))
+        except Exception as error:  # the factory may be the user's code
             raise ProjectCodeError(
                 f"online expert {entry.name!r}: {entry.factory!r} does not build: {error}; "
-                f"known names: {known}; or file.py:function, or river.package.Class"
+                f"known names: {', '.join(sorted(_BUILT_IN))}; or file.py:function, or river.package.Class"
             ) from error
         if hasattr(model, "predict") and hasattr(model, "learn"):
             return model  # type: ignore[no-any-return]
+        wanted = "predict_one" if settings.task == "regression" else "predict_proba_one"
+        if not (hasattr(model, "learn_one") and hasattr(model, wanted)):
+            raise ProjectCodeError(
+                f"online expert {entry.name!r}: {entry.factory!r} gives a {type(model).__name__}; a {settings.task} "
+                f"task needs a River model with learn_one and {wanted}, or an object with predict and learn"
+            )
         return _River(model, settings)
 
 
@@ -177,15 +173,19 @@ class _River:
 
 
 class _Encoder:
-    """Numbers scaled by running mean and deviation, clipped; categories one-hot; missing ones flagged."""
+    """Numbers scaled by running mean and deviation, clipped; categories one-hot; missing ones flagged.
+
+    What lies far outside moves mean and deviation only as far as `FAR` deviations: one absurd value would
+    else flatten a feature for good.
+    """
 
     CLIP = 5.0
+    FAR = 20.0
+    WARM = 30.0
 
     def __init__(self, kinds: dict[str, Kind]) -> None:
         self._kinds = {name: kind for name, kind in kinds.items() if kind != "text"}
-        self._moments: dict[str, list[float]] = {
-            n: [0.0, 0.0, 0.0] for n, k in kinds.items() if k == "number"
-        }
+        self._moments: dict[str, list[float]] = {n: [0.0, 0.0, 0.0] for n, k in kinds.items() if k == "number"}
 
     def encode(self, features: Features) -> dict[str, float]:
         """Return the encoded features: at most one entry a feature, and a bias-free scale."""
@@ -212,10 +212,14 @@ class _Encoder:
             value = features[name]
             if value is None:
                 continue
+            number = float(value)
+            if moments[0] >= self.WARM and moments[2] > 0.0:
+                reach = self.FAR * math.sqrt(moments[2] / moments[0])
+                number = min(max(number, moments[1] - reach), moments[1] + reach)
             moments[0] += 1.0
-            delta = value - moments[1]  # type: ignore[operator]
+            delta = number - moments[1]
             moments[1] += delta / moments[0]
-            moments[2] += delta * (value - moments[1])  # type: ignore[operator]
+            moments[2] += delta * (number - moments[1])
 
 
 class _Linear:
@@ -229,9 +233,7 @@ class _Linear:
         rate = float(params.pop("rate", 0.02 if settings.task != "regression" else 0.01))
         clip = float(params.pop("clip_gradient", 4.0))
         if settings.task == "regression":
-            self._model = linear_model.LinearRegression(
-                optimizer=optim.SGD(rate), clip_gradient=clip, **params
-            )
+            self._model = linear_model.LinearRegression(optimizer=optim.SGD(rate), clip_gradient=clip, **params)
         else:
             one = linear_model.LogisticRegression(optimizer=optim.SGD(rate), clip_gradient=clip, **params)
             self._model = one if settings.task == "binary" else multiclass.OneVsRestClassifier(one)
@@ -339,12 +341,8 @@ def _tree(settings: Settings, params: dict[str, Any]) -> OnlineModel:
     from river import tree
 
     if settings.task == "regression":
-        return _River(
-            tree.HoeffdingAdaptiveTreeRegressor(**{"seed": 1, "leaf_prediction": "mean", **params}), settings
-        )
-    return _River(
-        tree.HoeffdingAdaptiveTreeClassifier(**{"seed": 1, "leaf_prediction": "nba", **params}), settings
-    )
+        return _River(tree.HoeffdingAdaptiveTreeRegressor(**{"seed": 1, "leaf_prediction": "mean", **params}), settings)
+    return _River(tree.HoeffdingAdaptiveTreeClassifier(**{"seed": 1, "leaf_prediction": "nba", **params}), settings)
 
 
 def _forest(settings: Settings, params: dict[str, Any]) -> OnlineModel:

@@ -11,19 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from core.blend import Blend
+from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction, Vocabulary
 from core.metrics import loss
 from core.models import BatchModel
-from core.predictions import Features, Outcome, Prediction, is_sane
+from core.predictions import Features, Outcome, Prediction
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
 from core.settings import Settings
 from streaming.books import Books
 from streaming.experts import Expert
 from streaming.join import Fate, LabelJoin, Predicted
+from streaming.plausible import Plausible
 from streaming.transport import RawRecord
 
 CHAMPION = "champion"
 SERVED = "served"
+_LABELS_TO_JUDGE_A_CHAMPION = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class State:
     blend: Blend
     join: LabelJoin
     vocabulary: Vocabulary
+    plausible: Plausible
     books: Books = field(default_factory=Books)
     scores: Scores = field(default_factory=Scores)
     step: int = 0
@@ -103,6 +107,7 @@ class State:
             blend=Blend(settings.task, settings.blend),
             join=LabelJoin(settings.label.horizon, settings.state.max_pending),
             vocabulary=Vocabulary.of(settings),
+            plausible=Plausible(settings.task, _LABELS_TO_JUDGE_A_CHAMPION),
         )
 
 
@@ -113,7 +118,7 @@ class Prepared:
     record: RawRecord
     content: Event | Label | BadRecord
     features: Features | None = None
-    champion: Prediction | None = None
+    champion: object = None
 
 
 class Machine:
@@ -157,6 +162,7 @@ class Machine:
         if self._champion is None or not rows:
             return prepared
         predictions = self._ask_champion([prepared[index].features or {} for index in rows])
+        self.champion_failures += predictions.count(None)
         for index, prediction in zip(rows, predictions, strict=True):
             entry = prepared[index]
             prepared[index] = Prepared(entry.record, entry.content, entry.features, prediction)
@@ -186,7 +192,8 @@ class Machine:
         state = self.state
         state.step += 1
         state.positions[record.topic] = record.offset + 1
-        state.clock = max(state.clock, time)
+        if time <= LATEST:
+            state.clock = max(state.clock, time)
         expiry = state.join.advance(state.clock)
         state.books.labels.orphaned += expiry.orphans
         state.books.events.evicted += expiry.evicted
@@ -214,16 +221,16 @@ class Machine:
             return Prepared(record, BadRecord("event", "feature_error", str(error)[:300]))
         return Prepared(record, content, features)
 
-    def _ask_champion(self, rows: list[Features]) -> list[Prediction | None]:
+    def _ask_champion(self, rows: list[Features]) -> list[object]:
+        """Return a prediction a row, None where it fails; a row that makes it fail does not take others with it."""
         assert self._champion is not None
         try:
-            predictions = self._champion.predict(rows)
+            predictions: list[object] = list(self._champion.predict(rows))
         except Exception:  # noqa: BLE001  a batch model may be the user's code; the stream goes on
-            self.champion_failures += len(rows)
-            return [None] * len(rows)
-        sane = [prediction if is_sane(prediction) else None for prediction in predictions]
-        self.champion_failures += sum(prediction is None for prediction in sane)
-        return sane
+            predictions = []
+        if len(predictions) == len(rows):
+            return predictions
+        return [None] if len(rows) == 1 else [self._ask_champion([row])[0] for row in rows]
 
     def _refuse(self, record: RawRecord, bad: BadRecord) -> DeadLetter:
         book = self.state.books.events if bad.kind == "event" else self.state.books.labels
@@ -256,7 +263,11 @@ class Machine:
         assert features is not None
         predictions: dict[str, Prediction] = {}
         if prepared.champion is not None:
-            predictions[CHAMPION] = prepared.champion
+            plausible = state.plausible.check(prepared.champion)
+            if plausible is None:
+                self.champion_failures += 1
+            else:
+                predictions[CHAMPION] = plausible
         for expert in state.experts:
             prediction = expert.predict(features)
             if prediction is not None:
@@ -294,6 +305,7 @@ class Machine:
     def _learn(self, event: Predicted, outcome: Outcome, label_time: int, *, implied: bool) -> Example:
         """Score, then move the weights, then learn."""
         state = self.state
+        state.plausible.observe(outcome)
         if event.served is not None:
             state.scores.add({SERVED: event.served, **event.predictions}, outcome)
             state.blend.update(event.predictions, outcome)
