@@ -60,13 +60,7 @@ class Books:
             "events.predicted": (e.predicted, e.joined + e.implied + e.expired + e.pending),
             "labels.received": (
                 ll.received,
-                ll.joined
-                + ll.waiting
-                + ll.late
-                + ll.orphaned
-                + ll.duplicates
-                + ll.corrected
-                + ll.dead_lettered,
+                ll.joined + ll.waiting + ll.late + ll.orphaned + ll.duplicates + ll.corrected + ll.dead_lettered,
             ),
             "labels.joined": (ll.joined, e.joined),
             "dead letters by reason": (sum(self.reasons.values()), e.dead_lettered + ll.dead_lettered),

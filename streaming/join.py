@@ -163,6 +163,9 @@ class LabelJoin:
             if waited is not None and waited[0] == deadline:
                 del self._waiting[event_id]
                 expiry.orphans += 1
+        if len(self._waits) > 2 * len(self._waiting) + 1024:
+            self._waits = [(deadline, event_id) for event_id, (deadline, _) in self._waiting.items()]
+            heapq.heapify(self._waits)
 
     def _deadline(self, event: Predicted) -> int:
         return max(event.time, event.clock) + self.horizon

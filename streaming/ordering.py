@@ -3,7 +3,8 @@
 A record waits until no other topic of the partition can still bring an earlier one: because that topic
 already shows a later record or clock record, or, outside of lockstep, because it has brought nothing for
 ``order.max_wait``. A clock record (header ``headrace-clock``, no value) says that everything before its
-time stamp has been published; a replay sends them, so that its order does not depend on any time-out.
+time stamp has been published; a replay sends them to every topic, so that its order does not depend on any time-out.
+At equal time stamps clock records go first.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from core.durations import LATEST
 from streaming.transport import RawRecord
 
 CLOCK_HEADER = "headrace-clock"
 _NEVER = -1
+_FIRST = -1
 
 
 class Merger:
@@ -59,7 +62,9 @@ class Merger:
     def push(self, record: RawRecord, now_s: float) -> None:
         """Take in the next record of its topic."""
         self._arrived[record.topic] = now_s
-        ahead = max(self._ahead[record.topic], record.timestamp)
+        ahead = self._ahead[record.topic]
+        if record.timestamp <= LATEST:
+            ahead = max(ahead, record.timestamp)
         self._ahead[record.topic] = ahead
         self._queues[record.topic].append((ahead, record))
 
@@ -74,21 +79,17 @@ class Merger:
 
     def has_reached(self, time: int) -> bool:
         """Tell whether every topic has given out all it had before `time`, ms."""
-        return all(
-            (queue[0][0] if queue else self._ahead[topic]) >= time for topic, queue in self._queues.items()
-        )
+        return all((queue[0][0] if queue else self._ahead[topic]) >= time for topic, queue in self._queues.items())
 
     def next(self, now_s: float) -> RawRecord | None:
         """Return the next record whose place in the order is decided, or None; clock records too."""
         heads = [
-            (queue[0][0], not is_clock(queue[0][1]), rank)
-            for rank, queue in enumerate(self._queues.values())
-            if queue
+            (queue[0][0], not is_clock(queue[0][1]), rank) for rank, queue in enumerate(self._queues.values()) if queue
         ]
         if not heads:
             return None
         stamp, is_data, rank = min(heads)
-        if is_data and self._may_be_overtaken(stamp, rank, now_s):
+        if self._may_be_overtaken(stamp, rank if is_data else _FIRST, now_s):
             return None
         topic = self._topics[rank]
         self._passed[topic], record = self._queues[topic].popleft()
