@@ -65,7 +65,8 @@ class ChampionWatcher:
     def stop(self) -> None:
         """Stop watching; a load under way is waited for at most five seconds."""
         self._stop.set()
-        self._thread.join(timeout=5.0)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
 
     @property
     def loaded(self) -> Champion | None:
@@ -91,9 +92,9 @@ class ChampionWatcher:
                 source = source or self._connect()
                 self._look(source)
                 pause = self._poll_s
-            except HeadraceError as error:
+            except Exception as error:  # noqa: BLE001  a thread that died would never follow the alias again
                 pause = min(max(pause, self._poll_s) * 2, 60.0)
-                self._report(str(error))
+                self._report(str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}")
 
     def _look(self, source: ChampionSource) -> None:
         current = source.current()

@@ -71,7 +71,7 @@ class LockstepPace:
     def _first_event(self, item_time: int) -> int:
         """Return the time of the first event ever, ms: `item_time`, unless the worker goes on from earlier."""
         partitions = ((read_status(self._project.status, "worker") or {}).get("partitions") or {}).values()
-        return min([item_time, *(part["first_event"] for part in partitions if part["first_event"] is not None)])
+        return int(min([item_time, *(p["first_event"] for p in partitions if p["first_event"] is not None)]))
 
     def _next_boundary(self, after: int) -> int:
         due = next_due(self._origin, self._span, self._horizon, after)

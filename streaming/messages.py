@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from core.durations import format_time
+from core.durations import EARLIEST, LATEST, format_time
 from streaming.join import Predicted
 from streaming.machine import CHAMPION, DeadLetter
 from streaming.transport import OutRecord
 
+MAX_DEAD_LETTER_BYTES = 900_000
 _encoder = msgspec.json.Encoder()
 
 
@@ -30,7 +31,11 @@ def prediction_message(predicted: Predicted, topic: str) -> OutRecord:
 
 
 def dead_letter_message(letter: DeadLetter, topic: str) -> OutRecord:
-    """Return the bad record, raw, with ``headrace-*`` headers: reason, detail, topic, partition, offset, time stamp."""
+    """Return the bad record, raw, with ``headrace-*`` headers: reason, detail, topic, partition, offset, time stamp.
+
+    One with neither key nor value gets an empty value, because kafka-python does not send it otherwise. A value of
+    more than `MAX_DEAD_LETTER_BYTES` is cut; ``headrace-truncated`` is then its length.
+    """
     record = letter.record
     headers = {
         "headrace-reason": letter.bad.reason,
@@ -40,5 +45,10 @@ def dead_letter_message(letter: DeadLetter, topic: str) -> OutRecord:
         "headrace-offset": str(record.offset),
         "headrace-timestamp": str(record.timestamp),
     }
+    value = b"" if record.key is None and record.value is None else record.value
+    if value is not None and len(value) > MAX_DEAD_LETTER_BYTES:
+        headers["headrace-truncated"] = str(len(value))
+        value = value[:MAX_DEAD_LETTER_BYTES]
     ours = tuple((name, text.encode("utf-8", "replace")) for name, text in headers.items())
-    return OutRecord(topic, record.key, record.value, record.timestamp, None, (*record.headers, *ours))
+    timestamp = record.timestamp if EARLIEST <= record.timestamp <= LATEST else None
+    return OutRecord(topic, record.key, value, timestamp, None, (*record.headers, *ours))

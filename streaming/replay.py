@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from core.durations import DAY
-from core.errors import SourceError
+from core.durations import DAY, EARLIEST, LATEST
+from core.errors import HeadraceError, SourceError
 from core.project import Project
 from core.settings import Settings
 from streaming.ordering import CLOCK_HEADER
@@ -93,7 +93,7 @@ def read_source(project: Project, days: float | None, resume_after: int | None =
     reference = project.settings.replay.source
     end: float | None = None
     last = -1
-    for item in project.load_function(reference)():
+    for item in _items(project.load_function(reference), reference):
         item_time = _checked(item, last, reference)
         last = item_time
         end = (item_time + days * DAY if days is not None else float("inf")) if end is None else end
@@ -131,7 +131,7 @@ def publish(
         pace.wait_for(item_time, say_time)
         if stop.is_set():
             break
-        value = payload if isinstance(payload, bytes) else encode(payload)
+        value = payload if isinstance(payload, bytes) else _encoded(payload, encode, identifier)
         producer.send(OutRecord(topics[kind], identifier.encode(), value, item_time))
         published.events += kind == "event"
         published.labels += kind == "label"
@@ -146,6 +146,13 @@ def publish(
     return published
 
 
+def _encoded(payload: Any, encode: Callable[[Any], bytes], identifier: str) -> bytes:
+    try:
+        return encode(payload)
+    except (TypeError, ValueError, RecursionError, UnicodeError) as error:
+        raise SourceError(f"the payload of {identifier!r} cannot be written as JSON: {error}") from error
+
+
 def _say_time(reached: int, settings: Settings, producer: Producer, partitions: int) -> None:
     """Publish a clock record to every input partition: all before `reached`, ms, has been published."""
     for topic in settings.input_topics:
@@ -154,9 +161,21 @@ def _say_time(reached: int, settings: Settings, producer: Producer, partitions: 
     producer.flush()
 
 
+def _items(source: Callable[[], Iterable[Any]], reference: str) -> Iterator[Any]:
+    """Yield what the project's source yields; whatever it raises is the user's to mend."""
+    try:
+        yield from source()
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{reference}: {type(error).__name__}: {error}") from error
+
+
 def _checked(item: Any, last: int, reference: str) -> int:
-    if not (isinstance(item, tuple) and len(item) == 4 and item[1] in ("event", "label")):
+    if not (isinstance(item, tuple) and len(item) == 4 and item[1] in ("event", "label") and isinstance(item[2], str)):
         raise SourceError(f"{reference}: must yield (time_ms, 'event' or 'label', id, payload), not {item!r:.200}")
+    if not isinstance(item[0], int) or not EARLIEST <= item[0] <= LATEST:
+        raise SourceError(f"{reference}: yields the time {item[0]!r}; it must be a whole number of milliseconds")
     if item[0] < last:
         raise SourceError(f"{reference}: yields {item[0]} after {last}; it must yield in time order")
     return int(item[0])

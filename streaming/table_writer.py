@@ -92,9 +92,7 @@ class TableWriter:
             if fresh:
                 content = columns(fresh, self._settings)
                 arrays = [pa.array(content[field.name], field.type) for field in schema]
-                self._store.append(
-                    table, pa.Table.from_arrays(arrays, schema=schema), app=self._app, sequence=step
-                )
+                self._store.append(table, pa.Table.from_arrays(arrays, schema=schema), app=self._app, sequence=step)
             rows.clear()
         elif not self._store.exists(table):
             self._store.append(table, schema.empty_table(), app=self._app, sequence=0)
