@@ -128,13 +128,12 @@ class Ledger:
                 self._depth += 1
                 try:
                     yield
-                except BaseException:
-                    if self._depth == 1:
-                        self._connection.execute("ROLLBACK")
-                    raise
-                else:
                     if self._depth == 1:
                         self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._depth == 1 and self._connection.in_transaction:  # SQLite may have rolled back by itself
+                        self._connection.execute("ROLLBACK")
+                    raise
                 finally:
                     self._depth -= 1
             except sqlite3.Error as error:

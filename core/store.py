@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import TableNotFoundError
 
 from core.errors import StoreError
 
@@ -83,7 +83,8 @@ class TableStore:
 
     def exists(self, table: str) -> bool:
         """Tell whether the table has been written at least once."""
-        return bool(DeltaTable.is_deltatable(self._path(table)))
+        with _translated(table, "looked for"):
+            return bool(DeltaTable.is_deltatable(self._path(table)))
 
     def version(self, table: str) -> int | None:
         """Return the table's latest version, or None if there is no such table."""
@@ -155,5 +156,7 @@ def _translated(table: str, done: str) -> Iterator[None]:
         yield
     except TableNotFoundError as error:
         raise StoreError(f"table {table!r} does not exist yet: nothing has been written to it") from error
-    except (DeltaError, OSError, pa.ArrowException, ValueError) as error:
+    except StoreError:
+        raise
+    except Exception as error:  # deltalake has errors of its own, pyarrow's, OSError, and for some a bare Exception
         raise StoreError(f"table {table!r} cannot be {done}: {error}") from error
