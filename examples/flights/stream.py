@@ -38,7 +38,7 @@ def load() -> pd.DataFrame:
     hour = pd.to_datetime(flights["time_hour"], utc=True)
     flights["departs"] = hour + pd.to_timedelta(flights["minute"], unit="m")
     flights["local"] = _minutes(flights["sched_dep_time"])
-    flights["date"] = hour.dt.tz_convert(NEW_YORK).dt.strftime("%Y-%m-%d")
+    flights["date"] = _dates(flights)
     shift = _zone_shift(flights, folder)
     flights["scheduled_minutes"] = (
         _minutes(flights["sched_arr_time"]) - _minutes(flights["sched_dep_time"]) - shift
@@ -80,6 +80,11 @@ def _labels(flights: pd.DataFrame) -> Iterator[Item]:
         yield time, "label", identifier, {"id": identifier, "late": late, "known_at": time}
 
 
+def _dates(flights: pd.DataFrame) -> pd.Series:
+    days = flights["year"] * 10_000 + flights["month"] * 100 + flights["day"]
+    return days.map({day: f"{day // 10_000}-{day // 100 % 100:02d}-{day % 100:02d}" for day in days.unique()})
+
+
 def _ids(flights: pd.DataFrame) -> list[str]:
     parts = zip(flights["date"], flights["carrier"], flights["flight"], flights["origin"], flights["local"], strict=True)
     return [f"{date}-{carrier}{flight}-{origin}-{local:04d}" for date, carrier, flight, origin, local in parts]
@@ -111,4 +116,5 @@ def _zone_shift(flights: pd.DataFrame, folder: Path) -> np.ndarray:
     for dest, day, moment in zip(pairs["dest"], pairs["date"], noon, strict=True):
         there, here = moment.astimezone(ZoneInfo(zones[dest])), moment.astimezone(NEW_YORK)
         shift[dest, day] = (there.utcoffset() - here.utcoffset()).total_seconds() / 60
-    return np.array([shift[key] for key in zip(flights["dest"], flights["date"], strict=True)])
+    keys = pd.MultiIndex.from_frame(flights[["dest", "date"]])
+    return pd.Series(shift).reindex(keys).to_numpy()
