@@ -4,6 +4,7 @@ import threading
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from monitoring_lab import ROWS, START, Lab
 
@@ -123,13 +124,15 @@ def test_bootstrap_is_decided_once_and_again_after_it_failed(lab):
     assert lab.sent == []
 
 
-@pytest.mark.parametrize("damage", ["flipped", "missing", "stamp", "foreign"])
+@pytest.mark.parametrize("damage", ["flipped", "exchanged", "missing", "stamp", "foreign"])
 def test_a_damaged_reference_is_an_alert_and_the_window_is_not_judged(lab, damage):
     lab.fill(range(1), champion=1, shift=2.0)
     path = lab.reference(1)
     lab.promote(1, None)
     if damage == "flipped":
-        path.write_bytes(path.read_bytes()[:-9] + b"X" + path.read_bytes()[-8:])
+        path.write_bytes(path.read_bytes()[:200] + b"X" + path.read_bytes()[201:])
+    elif damage == "exchanged":
+        pq.write_table(pq.read_table(path).slice(1), path)
     elif damage == "missing":
         path.unlink()
     elif damage == "stamp":

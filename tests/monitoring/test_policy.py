@@ -98,6 +98,13 @@ def test_infinite_thresholds_never_alert(seen):
     assert all(decision.trigger in (None, "bootstrap") and not decision.alert for _, decision in found)
 
 
+def test_an_infinite_distance_does_not_reach_an_infinite_threshold():
+    endless = DriftSettings(**INFINITE)
+    evidence = Evidence(_stage(0), 0, champion=1, rows=900, features={"a": float("inf")}, prediction=float("inf"))
+    assert judge(evidence, endless).verdict == "steady"
+    assert judge(evidence, DriftSettings()).verdict == "drifted"
+
+
 @given(st.lists(looks, max_size=40))
 def test_a_window_alerts_once(seen):
     alerts = [evidence.window.start for evidence, decision in _play(make_settings(), seen) if decision.alert]

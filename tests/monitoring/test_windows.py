@@ -83,3 +83,8 @@ def test_windows_of_days_begin_at_midnight_and_names_are_readable():
 @pytest.mark.parametrize("now", [0, 999])
 def test_nothing_is_due_before_the_first_window_ends(now):
     assert not list(due_stages(start_progress(0, 1_000), 1_000, 10, now))
+
+
+def test_of_two_stages_due_at_once_the_older_window_comes_first():
+    found = [(stage.stage, stage.start) for stage in due_stages(start_progress(0, 10), 10, 10, 20)]
+    assert found == [("data", 0), ("labels", 0), ("data", 10)]
