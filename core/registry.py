@@ -111,7 +111,7 @@ def _translated(
         except RegistryError:
             raise
         except Exception as error:
-            lines = str(error).strip().splitlines()
+            lines = str(error).replace(self._project.tracking_uri, self.address).strip().splitlines()
             raise RegistryError(
                 f"MLflow at {self.address}: {method.__name__}: {type(error).__name__}: {lines[0] if lines else ''}; "
                 "is it running, and is MLFLOW_TRACKING_URI right?"

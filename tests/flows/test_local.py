@@ -1,0 +1,82 @@
+"""Prefect itself: the deployments of prefect.yaml, and a request that goes through a real server and worker."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import pytest
+import yaml
+from flows_lab import Toy
+
+from core.errors import PortInUseError, PrefectError
+from core.registry import CHAMPION, Registry
+from flows.dispatch import Dispatcher
+from flows.local import HOME, LocalPrefect
+from flows.prefect_api import PrefectApi
+
+
+def test_the_deployments_hold_no_path_of_a_machine():
+    text = (HOME / "prefect.yaml").read_text()
+    found = yaml.safe_load(text)["deployments"]
+    assert [entry["entrypoint"].rpartition(".")[2] for entry in found] == ["retrain", "check_drift", "maintenance"]
+    assert all(entry["schedules"] and entry["work_pool"]["name"] == "headrace" for entry in found)
+    assert {entry["parameters"]["project"] for entry in found} == {"{{ $HEADRACE_PROJECT }}"}
+    assert str(HOME) not in text
+
+
+def test_a_taken_port_is_said(toy: Toy):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(PortInUseError, match="is taken"):
+            LocalPrefect(toy.project, port=taken.getsockname()[1]).start()
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_come_up_names_its_log(toy: Toy):
+    with pytest.raises(PrefectError, match=r"prefect-server\.log"):
+        LocalPrefect(toy.project, ready_timeout_s=0.5).start()
+
+
+@pytest.mark.slow
+def test_from_the_outbox_to_the_promotion(toy: Toy):
+    with LocalPrefect(toy.project) as prefect:
+        toy.request("drift-1", "drift")
+        dispatcher = Dispatcher(toy.project, toy.ledger, prefect.url)
+        until = time.monotonic() + 200
+        while toy.ledger.open_requests() and time.monotonic() < until:
+            dispatcher.run_once()
+            time.sleep(0.3)
+        (request,) = toy.ledger.requests()
+        assert request.status == "promoted", request.body
+        assert _ended(PrefectApi(prefect.url), request.flow_run) == "COMPLETED"
+        _schedules_are_inactive(prefect.environment())
+        pids = [process.pid for _name, process in prefect._processes]
+    assert Registry(toy.project).alias(CHAMPION).tags["request"] == "drift-1"
+    assert [record.kind for record in toy.ledger.history()] == ["promotion", "gate", "retraining"]
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert (toy.project.state / "prefect" / "prefect.db").is_file()
+
+
+def _ended(api: PrefectApi, flow_run: str) -> str | None:
+    for _ in range(50):
+        if (state := api.state(flow_run)) not in {"RUNNING", "PENDING"}:
+            return state
+        time.sleep(0.2)
+    return state
+
+
+def _schedules_are_inactive(environment: dict[str, str]) -> None:
+    import urllib.request
+
+    call = urllib.request.Request(
+        environment["PREFECT_API_URL"] + "/deployments/filter", b"{}", {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(call, timeout=10) as answer:
+        deployments = yaml.safe_load(answer.read())
+    assert sorted(entry["name"] for entry in deployments) == ["toy-binary"] * 3
+    assert [schedule["active"] for entry in deployments for schedule in entry["schedules"]] == [False] * 3

@@ -1,0 +1,228 @@
+"""A whole retraining without Prefect: from the tables to the alias, for each task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from flows_lab import BATCH, Toy, later, make_toy
+
+from core.audit import Ledger
+from core.durations import DAY
+from core.errors import RegistryError
+from core.registry import CHAMPION, PREVIOUS, Registry
+from core.tables import CORRECTIONS, corrections_schema
+from flows import training
+from flows.lease import LeaseLostError, find, make, progress, take
+from flows.promotion import repair_promotion
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_bootstrap_then_a_second_retraining_against_the_champion(tmp_path: Path, task: str):
+    toy = make_toy(tmp_path, task, extra="batch: {trials: 1}\ngates: {max_relative_loss: 1.05}\n")
+    assert toy.retrain("r1")["outcome"] == "promoted"
+    toy.append(later(toy.project))
+    second = toy.retrain("r2", "drift")
+    assert second["outcome"] == "promoted", second["reasons"]
+
+    registry = Registry(toy.project)
+    assert [registry.alias(name).version for name in (CHAMPION, PREVIOUS)] == [2, 1]
+    first, then = toy.bodies("retraining")
+    assert first["promoted"]
+    assert "bootstrap" in first["reasons"][0]
+    assert (then["trigger"], then["table_version"], then["version"]) == ("drift", 1, 2)
+    assert {"champion", "challenger", "baseline", "blend_with_champion"} <= set(then["metrics"])
+    assert [body["previous"] for body in toy.bodies("promotion")] == [None, 1]
+    assert [entry["name"] for entry in toy.bodies("gate")[1]["results"]] == [
+        "rows",
+        "finite",
+        "blend",
+        "latency",
+        "servable",
+    ]
+    assert [request.status for request in toy.ledger.requests()] == ["promoted", "promoted"]
+
+
+def test_what_is_kept_of_a_promotion(toy: Toy):
+    toy.retrain()
+    version = Registry(toy.project).alias(CHAMPION)
+    folder = toy.project.state / "references"
+    about = json.loads((folder / "1.json").read_text())
+    kept = pq.read_table(folder / "1.parquet")
+    assert about["rows"] == len(kept) == version.number("rows")
+    assert about["data_cut"] == version.number("data_cut")
+    assert set(about["validation"]) == {"loss", "served_loss"}
+    assert {"f_n0", "f_hub", "p_served", "label", "event_time"} <= set(kept.column_names)
+    assert "p_linear" not in kept.column_names
+    assert version.number("effective_at") == toy.ledger.requests()[0].effective_at
+    assert toy.ledger.pinned("examples") == [0]
+    assert {"code_version", "trigger", "data_from", "digest", "request"} <= set(version.tags)
+
+
+def test_the_same_seed_finds_the_same_model(tmp_path: Path):
+    found = []
+    for name in ("one", "two"):
+        toy = make_toy(tmp_path / name, extra="batch: {trials: 2}\n")
+        toy.retrain()
+        model = Registry(toy.project).load(1)
+        found.append((toy.bodies("retraining")[0]["metrics"], model.predict([{"n0": 0.3, "hub": "h2"}])))
+    assert found[0] == found[1]
+
+
+def test_a_challenger_that_is_not_better_is_gated_and_the_champion_stays(tmp_path: Path):
+    strict = BATCH + "gates: {max_relative_loss: 0.0001}\n"
+    toy = make_toy(tmp_path, extra=strict)
+    assert toy.retrain("r1")["outcome"] == "promoted"
+    toy.append(later(toy.project))
+    second = toy.retrain("r2", "drift")
+    assert second["outcome"] == "gated"
+    assert second["reasons"][0].startswith("blend:")
+    assert second["mlflow_run"]
+    assert Registry(toy.project).alias(CHAMPION).version == 1
+    assert find(toy.ledger, "r2").status == "gated"
+    assert not toy.bodies("gate")[1]["passed"]
+
+
+def test_a_hold_out_that_the_champion_has_seen_is_not_used(toy: Toy):
+    toy.retrain("r1")
+    second = toy.retrain("r2", "manual")
+    assert second["outcome"] == "gated"
+    assert second["reasons"] == [
+        "rows: 0 untouched rows on which all predicted, 200 are needed (gates.min_holdout_rows)"
+    ]
+
+
+def test_a_champion_that_cannot_be_loaded_blocks_promotion(toy: Toy):
+    toy.retrain("r1")
+    (model,) = (toy.project.state / "mlflow-artifacts").rglob("model.pkl")
+    model.write_bytes(model.read_bytes() + b"x")
+    toy.append(later(toy.project))
+    second = toy.retrain("r2", "drift")
+    assert second["outcome"] == "gated"
+    assert "changed after registration" in second["reasons"][0]
+
+
+def test_an_alias_that_is_gone_blocks_promotion_and_is_no_second_bootstrap(toy: Toy):
+    toy.retrain("r1")
+    registry = Registry(toy.project)
+    registry._client.delete_registered_model_alias(toy.project.settings.name, CHAMPION)
+    toy.append(later(toy.project))
+    assert "is gone" in toy.retrain("r2", "drift")["reasons"][0]
+
+
+def test_too_little_data_is_gated_with_the_reason(tmp_path: Path):
+    toy = make_toy(tmp_path, rows=100)
+    assert toy.retrain()["reasons"] == ["100 labelled examples, 300 are needed (retrain.min_examples)"]
+    assert toy.bodies("retraining")[0]["promoted"] is False
+    assert toy.ledger.pinned("examples") == []
+
+
+def test_a_step_that_raises_closes_the_request_as_failed(toy: Toy, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(training, "search", broken)
+    with pytest.raises(RuntimeError):
+        toy.retrain()
+    assert find(toy.ledger, "r1").status == "failed"
+    assert toy.bodies("retraining")[0]["reasons"] == ["RuntimeError: out of memory"]
+
+
+def test_a_version_that_does_not_load_again_is_not_promoted(toy: Toy):
+    class Unloadable(Registry):
+        def load(self, version: int):
+            raise RegistryError("gone")
+
+    result = toy.retrain(connect=Unloadable)
+    assert result["outcome"] == "gated"
+    assert result["reasons"][0].startswith("servable:")
+    assert Registry(toy.project).alias(CHAMPION) is None
+
+
+def test_only_one_run_gets_the_request(toy: Toy):
+    toy.request()
+    one = take(toy.ledger, "r1", "run-1")
+    other = take(Ledger(toy.project.ledger), "r1", "run-2")
+    assert one is not None
+    assert other is None
+    assert find(toy.ledger, "r1").flow_run == "run-1"
+
+
+def test_a_run_that_lost_its_lease_does_not_promote(toy: Toy):
+    toy.request()
+    lease = take(toy.ledger, "r1", None)
+    run = training.Retraining(toy.project, lease, toy.store)
+    for name, step in run.steps:
+        if name == "promote":
+            toy.ledger.advance("r1", expect=("running",), status="requested", next_attempt=True)
+            assert take(toy.ledger, "r1", None) is not None
+            with pytest.raises(LeaseLostError):
+                step()
+        else:
+            step()
+    assert Registry(toy.project).alias(CHAMPION) is None
+    assert toy.bodies("promotion") == []
+
+
+def test_a_crash_right_after_the_alias_moved_is_repaired(toy: Toy):
+    toy.request()
+    run = training.Retraining(toy.project, take(toy.ledger, "r1", None), toy.store)
+    for name, step in run.steps:
+        if name != "promote":
+            step()
+    registry = Registry(toy.project)
+    registry.promote(1, expected=None)
+
+    assert "version 1" in repair_promotion(toy.ledger, registry)
+    assert repair_promotion(toy.ledger, registry) is None
+    assert toy.bodies("promotion")[0]["version"] == 1
+    assert toy.bodies("retraining")[0]["promoted"]
+    assert find(toy.ledger, "r1").status == "promoted"
+
+
+def test_a_run_without_a_request_makes_its_own_and_keeps_to_the_schedule(toy: Toy):
+    reached = progress(toy.project, toy.store)
+    assert reached == toy.now - 1
+    lease = make(toy.project, toy.ledger, "schedule", reached, "run-1")
+    assert lease.request.status == "running"
+    assert "one at a time" in make(toy.project, toy.ledger, "manual", reached, None)
+    toy.ledger.record("retraining", lease.key, event_time=reached, body={})
+    lease.close("gated", [])
+    assert "less than 28d" in make(toy.project, toy.ledger, "schedule", reached + DAY, None)
+    assert make(toy.project, toy.ledger, "schedule", reached + 28 * DAY, None).request.trigger == "schedule"
+
+
+def test_the_latest_correction_replaces_a_label_once_it_is_known(toy: Toy):
+    row = toy.table.slice(10, 1).to_pylist()[0]
+    clock = row["label_clock"]
+    wrong = [
+        {"id": row["id"], "label": label, "label_time": clock, "label_clock": clock.replace(year=clock.year + after)}
+        for label, after in ((1 - row["label"], 1), (row["label"], 0))
+    ]
+    toy.store.append(
+        CORRECTIONS, pa.Table.from_pylist(wrong, schema=corrections_schema(toy.project.settings)), app="t", sequence=1
+    )
+    from flows.examples import DataVersion, read_examples
+
+    def label(until: int):
+        found = read_examples(toy.store, DataVersion(0, 0), toy.project.settings, until)
+        position = found.table["id"].to_pylist().index(row["id"])
+        return found.outcomes[position], int(found.label_clock[position])
+
+    year = 366 * DAY
+    assert label(toy.now)[0] == row["label"]
+    assert label(toy.now + year)[0] == 1 - row["label"]
+    assert label(toy.now + year)[1] > toy.now
+
+
+def test_rows_with_one_id_are_one_example(toy: Toy):
+    from flows.examples import DataVersion, read_examples
+
+    toy.append(toy.table.slice(0, 5))
+    found = read_examples(toy.store, DataVersion(1, None), toy.project.settings, toy.now + 40 * DAY)
+    assert len(found) == 2_000
+    assert bool(np.all(np.diff(found.event_time) >= 0))
