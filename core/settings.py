@@ -177,11 +177,11 @@ class WindowSettings(Section):
 class DriftSettings(Section):
     """When a window counts as drifted, and when drift becomes a decision."""
 
-    feature_threshold: float = Field(0.25, gt=0, description="distance from which a feature counts as drifted")
+    feature_threshold: float = Field(0.5, gt=0, description="distance from which a feature counts as drifted")
     feature_share: float = Field(0.3, gt=0, description="share of drifted features from which a window has drifted")
-    prediction_threshold: float = Field(0.2, gt=0, description="distance of the served predictions")
-    label_threshold: float = Field(0.2, gt=0, description="distance of the labels")
-    quality_drop: float = Field(0.1, gt=0, description="relative rise of the champion's loss over its validation loss")
+    prediction_threshold: float = Field(0.75, gt=0, description="distance of the served predictions")
+    label_threshold: float = Field(0.25, gt=0, description="distance of the labels")
+    quality_drop: float = Field(0.25, gt=0, description="relative rise of the champion's loss over its validation loss")
     min_rows: PositiveInt = Field(500, description="rows below which a window is not judged")
     persistence: PositiveInt = Field(2, description="drifted windows needed for a retraining ...")
     of_windows: PositiveInt = Field(3, description="... among so many latest windows")
@@ -209,7 +209,7 @@ class GateSettings(Section):
     """What a challenger has to show; every gate fails closed."""
 
     max_relative_loss: float = Field(
-        1.0, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
+        1.01, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
     )
     min_holdout_rows: PositiveInt = Field(200, description="common untouched rows below which nothing is promoted")
     max_latency_ms: float = Field(5.0, gt=0, description="milliseconds a prediction may take, in batches of 256")

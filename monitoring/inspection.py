@@ -151,4 +151,4 @@ class Inspector:
         if examples is not None:
             return report_labels(examples, found.reference.sample, **common)
         current = self._rows.predictions(stage)
-        return report_data(current, found.reference.sample, kinds=settings.feature_kinds, **common)
+        return report_data(current, found.reference.sample, kinds=settings.batch_kinds, **common)

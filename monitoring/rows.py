@@ -72,7 +72,7 @@ class WindowRows:
 
     def predictions(self, stage: WindowStage) -> pa.Table:
         """Return id, features and served prediction of each of the window's predictions."""
-        features = [feature_column(name) for name in self._settings.feature_kinds]
+        features = [feature_column(name) for name in self._settings.batch_kinds]
         columns = ["id", *features, prediction_column("served")]
         return self._read(PREDICTIONS, columns, [*_span(stage), ("clock", "<=", _moment(stage.due))])
 

@@ -111,5 +111,3 @@ def _weather_crosses(o: str, c: str, d: str, part: int, w: dict[str, Any]) -> li
 
 def _bin(value: float | None, edges: tuple[float, ...]) -> int | str:
     return "?" if value is None else sum(value >= edge for edge in edges)
-
-

@@ -76,7 +76,9 @@ def _events(flights: pd.DataFrame) -> Iterator[Item]:
 
 def _labels(flights: pd.DataFrame) -> Iterator[Item]:
     known = flights.assign(id=_ids(flights)).dropna(subset=["known_at"]).sort_values("known_at", kind="stable")
-    for time, identifier, late in zip(_milliseconds(known["known_at"]), known["id"], known["late"].tolist(), strict=True):
+    for time, identifier, late in zip(
+        _milliseconds(known["known_at"]), known["id"], known["late"].tolist(), strict=True
+    ):
         yield time, "label", identifier, {"id": identifier, "late": late, "known_at": time}
 
 
@@ -86,7 +88,9 @@ def _dates(flights: pd.DataFrame) -> pd.Series:
 
 
 def _ids(flights: pd.DataFrame) -> list[str]:
-    parts = zip(flights["date"], flights["carrier"], flights["flight"], flights["origin"], flights["local"], strict=True)
+    parts = zip(
+        flights["date"], flights["carrier"], flights["flight"], flights["origin"], flights["local"], strict=True
+    )
     return [f"{date}-{carrier}{flight}-{origin}-{local:04d}" for date, carrier, flight, origin, local in parts]
 
 

@@ -16,7 +16,7 @@ from monitoring.columns import take_sample
 from monitoring.drift_report import report_data, report_labels
 
 KINDS = {"speed": "number", "colour": "category", "wet": "bool", "note": "text"}
-DRIFT = DriftSettings()
+DRIFT = DriftSettings(feature_threshold=0.25, prediction_threshold=0.2, label_threshold=0.2, quality_drop=0.1)
 
 
 def make(rows: int, *, shift: float = 0.0, task: str = "binary", seed: int = 0) -> pa.Table:

@@ -13,6 +13,8 @@ from monitoring.policy import Decision, Evidence, PolicyState, decide, judge
 from monitoring.windows import due_stages, start_progress
 
 SPAN = 10_000
+LIMITS = {"feature_threshold": 0.25, "prediction_threshold": 0.2, "label_threshold": 0.2, "quality_drop": 0.1}
+DRIFT = DriftSettings(**LIMITS)
 INFINITE = dict.fromkeys(("feature_threshold", "prediction_threshold", "label_threshold", "quality_drop"), float("inf"))
 
 
@@ -25,7 +27,7 @@ def make_settings(drift: dict[str, Any] | None = None, **retrain: Any) -> Settin
             "fields": {"a": "number"},
             "label": "y",
             "windows": {"span": SPAN},
-            "drift": {"cooldown": 35_000, **(drift or {})},
+            "drift": {"cooldown": 35_000, **LIMITS, **(drift or {})},
             "retrain": {"bootstrap_after": 20_000, "every": None, **retrain},
         }
     )
@@ -102,7 +104,7 @@ def test_an_infinite_distance_does_not_reach_an_infinite_threshold():
     endless = DriftSettings(**INFINITE)
     evidence = Evidence(_stage(0), 0, champion=1, rows=900, features={"a": float("inf")}, prediction=float("inf"))
     assert judge(evidence, endless).verdict == "steady"
-    assert judge(evidence, DriftSettings()).verdict == "drifted"
+    assert judge(evidence, DRIFT).verdict == "drifted"
 
 
 @given(st.lists(looks, max_size=40))
@@ -220,7 +222,7 @@ def test_a_problem_alerts_once_a_window_and_is_no_verdict():
 )
 def test_each_kind_of_drift_gives_its_reason(more, words):
     evidence = Evidence(_stage(0), 0, champion=1, rows=500, **more)
-    judgement = judge(evidence, DriftSettings())
+    judgement = judge(evidence, DRIFT)
     assert judgement.verdict == "drifted"
     assert words in judgement.reasons[0]
 
@@ -237,10 +239,10 @@ def test_each_kind_of_drift_gives_its_reason(more, words):
     ],
 )
 def test_small_moves_are_steady(more):
-    assert judge(Evidence(_stage(0), 0, champion=1, rows=500, **more), DriftSettings()).verdict == "steady"
+    assert judge(Evidence(_stage(0), 0, champion=1, rows=500, **more), DRIFT).verdict == "steady"
 
 
 def test_without_anything_to_compare_a_window_is_not_judged():
-    assert judge(Evidence(_stage(0), 0, champion=1, rows=500), DriftSettings()).verdict == "not judged"
-    judgement = judge(Evidence(_stage(0), 0, rows=500, features={"a": 9.0}), DriftSettings())
+    assert judge(Evidence(_stage(0), 0, champion=1, rows=500), DRIFT).verdict == "not judged"
+    judgement = judge(Evidence(_stage(0), 0, rows=500, features={"a": 9.0}), DRIFT)
     assert judgement.reasons == ("No reference: there is no champion yet.",)
