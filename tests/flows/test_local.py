@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 
 import pytest
@@ -44,11 +45,15 @@ def test_a_server_that_does_not_come_up_names_its_log(toy: Toy):
 def test_from_the_outbox_to_the_promotion(toy: Toy):
     with LocalPrefect(toy.project) as prefect:
         toy.request("drift-1", "drift")
+        stop = threading.Event()
         dispatcher = Dispatcher(toy.project, toy.ledger, prefect.url)
+        thread = threading.Thread(target=dispatcher.run, args=(stop, 0.3))
+        thread.start()
         until = time.monotonic() + 200
         while toy.ledger.open_requests() and time.monotonic() < until:
-            dispatcher.run_once()
             time.sleep(0.3)
+        stop.set()
+        thread.join()
         (request,) = toy.ledger.requests()
         assert request.status == "promoted", request.body
         assert _ended(PrefectApi(prefect.url), request.flow_run) == "COMPLETED"
