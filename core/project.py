@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -222,8 +222,13 @@ def _nearest(location: list[Any]) -> str:
     import difflib
 
     section: Any = Settings
+    inside = False  # a dict's key or a list's index follows: it names no setting
     for part in location[:-1]:
-        section = _subsection(section, part)
+        if inside:
+            inside = False
+        else:
+            inside = _holds_many(section, part)
+            section = _subsection(section, part)
     if section is None:
         return "remove it"
     names = list(section.model_fields)
@@ -237,6 +242,11 @@ def _subsection(section: Any, part: object) -> Any:
         return section
     field = section.model_fields.get(str(part))
     return None if field is None else _section_in(field.annotation)
+
+
+def _holds_many(section: Any, part: object) -> bool:
+    field = None if section is None else section.model_fields.get(str(part))
+    return field is not None and get_origin(field.annotation) in (dict, list)
 
 
 def _section_in(annotation: Any) -> Any:
