@@ -26,6 +26,7 @@ from core.processes import end, start_tied
 from streaming.embedded import EmbeddedBroker
 
 PATIENCE_S = 180.0
+SCHEDULER_S = 60.0  # it looks every few seconds
 TOGETHER = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 OURS = ["worker", "mlflow", "prefect-server", "prefect-worker", "prefect-deploy", "monitor"]
 
@@ -49,9 +50,9 @@ class Stack:
             "kafka:9092": broker,
             "http://mlflow:5000": f"http://{self.mlflow}",
             "http://prefect-server:4200": f"http://{self.prefect}",
-            "http://127.0.0.1:5000": f"http://{self.mlflow}",
-            "http://127.0.0.1:4200": f"http://{self.prefect}",
-            "http://127.0.0.1:8080": f"http://127.0.0.1:{ports['prefect-worker']}",
+            "127.0.0.1:5000": self.mlflow,
+            "127.0.0.1:4200": self.prefect,
+            "127.0.0.1:8080": f"127.0.0.1:{ports['prefect-worker']}",
         }
         self._ports = {
             "MLFLOW_PORT": ports["mlflow"],
@@ -151,6 +152,7 @@ def test_each_of_our_services_runs_as_written_until_its_health_check_passes(stac
     for name in ("worker", "mlflow", "prefect-server"):
         stack.await_health(name)
     _other_containers_may_call_mlflow(stack)
+    _worker_follows_the_champion_in_mlflow(stack)
 
     stack.start("prefect-worker")
     stack.await_health("prefect-worker")
@@ -160,6 +162,7 @@ def test_each_of_our_services_runs_as_written_until_its_health_check_passes(stac
 
     stack.start("monitor")
     stack.await_health("monitor")
+    _schedules_make_runs(stack)
 
     for name in OURS:
         if name != "prefect-deploy":
@@ -176,6 +179,15 @@ def _other_containers_may_call_mlflow(stack: Stack) -> None:
     assert _status(address, host="rebound.example:5000") == 403
 
 
+def _worker_follows_the_champion_in_mlflow(stack: Stack) -> None:
+    """It started before MLflow, and found it when it was there."""
+    status = stack.folder / "state" / "status" / "worker.json"
+    deadline = time.monotonic() + PATIENCE_S
+    while problem := json.loads(status.read_text(encoding="utf-8"))["champion_problem"]:
+        assert time.monotonic() < deadline, problem
+        time.sleep(0.5)
+
+
 def _flows_are_deployed(stack: Stack) -> None:
     for flow in ("retrain", "check-drift", "maintenance"):
         found = _json(f"http://{stack.prefect}/api/deployments/name/{flow}/flights")
@@ -184,6 +196,18 @@ def _flows_are_deployed(stack: Stack) -> None:
         assert found["parameters"]["state"] == str(stack.folder / "state")
         assert [schedule["active"] for schedule in found["schedules"]] == [True]
         assert found["job_variables"]["command"] == "python -m prefect.engine"
+
+
+def _schedules_make_runs(stack: Stack) -> None:
+    """Prefect's scheduler plans runs of every deployment that has an active schedule."""
+    asked = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "limit": 200}
+    address = f"http://{stack.prefect}/api/flow_runs/filter"
+    deadline = time.monotonic() + SCHEDULER_S
+    planned: set[str] = set()
+    while len(planned) < 3:
+        assert time.monotonic() < deadline, f"no runs are planned: {stack.said('prefect-server')}"
+        time.sleep(0.5)
+        planned = {run["deployment_id"] for run in _json(address, asked)}
 
 
 def _ends_cleanly(stack: Stack, name: str) -> None:
@@ -201,10 +225,11 @@ def _status(address: str, host: str) -> int:
         return error.code
 
 
-def _json(address: str) -> dict[str, Any]:
-    with urllib.request.urlopen(address, timeout=20) as answer:
-        content: dict[str, Any] = json.load(answer)
-    return content
+def _json(address: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data=data, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
 
 
 def _free_port() -> int:
