@@ -61,8 +61,7 @@ def load_key(state_folder: Path) -> bytes:
 def _make_key(path: Path) -> None:
     """Write a key as a whole or not at all; of two processes that do it at once the first wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
         file.flush()

@@ -134,8 +134,10 @@ def canonical(value: Any, path: set[int]) -> Any:
         return [canonical(item, path) for item in value]
     if type(value) is dict:
         return [(canonical(key, path), canonical(item, path)) for key, item in value.items()]
-    if isinstance(value, type) or callable(value) and hasattr(value, "__qualname__"):
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return f"{value.__module__}.{value.__qualname__}"
+    if type(value).__module__.startswith("river.proba"):  # holds an unseeded generator that is never drawn from
+        return [type(value).__qualname__, canonical({k: v for k, v in vars(value).items() if k != "_rng"}, path)]
     parts = value.__reduce_ex__(4)
     if isinstance(parts, str):
         return parts
