@@ -232,7 +232,7 @@ class Registry:
     def wrap(self, pipeline: Any, version: int = 0) -> FittedModel:
         """Return a fitted pipeline as this project's model."""
         settings = self._project.settings
-        return FittedModel(pipeline, settings.feature_kinds, settings.task, version)
+        return FittedModel(pipeline, settings.batch_kinds, settings.task, version)
 
     @_translated
     def register(self, pipeline: Any, registration: Registration) -> ModelVersion:
@@ -372,7 +372,7 @@ class Registry:
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, Schema, TensorSpec
 
-        kinds = used_features(self._project.settings.feature_kinds)
+        kinds = used_features(self._project.settings.batch_kinds)
         columns = [ColSpec("string" if kind == "category" else "double", name) for name, kind in kinds.items()]
         shape = (-1,) if self._project.settings.task == "regression" else (-1, len(pipeline.classes_))
         return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype(np.float64), shape)]))

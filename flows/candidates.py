@@ -50,7 +50,7 @@ def build(project: Project, candidate: Candidate) -> Any:
         If the family is not known, or the project's function does not return an estimator.
     """
     settings = project.settings
-    kinds = used_features(settings.feature_kinds)
+    kinds = used_features(settings.batch_kinds)
     if ":" in candidate.family:
         return _from_project(project, candidate, kinds)
     builder = _BUILDERS[candidate.family]

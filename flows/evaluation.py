@@ -1,7 +1,8 @@
 """The comparison: the blend with the challenger against the blend with the champion, on untouched rows.
 
 Every online expert is taken as it predicted at the time (the examples table has it). Both blends start
-with fresh weights and see the hold-out in the order in which its labels came: mix, then learn.
+with fresh weights and go through the hold-out as the stream did: mix when the event was predicted, learn when its
+label was known. Mixing only when the label is known would let weights peek at the labels in between.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def evaluate(
     columns = {name: [values[row] for row in kept] for name, values in {**own, **experts}.items()}
     outcomes = [ordered.outcomes[row] for row in kept]
     columns["baseline"] = [trivial(settings.task, train_outcomes)] * len(kept)
-    columns |= _blends(settings, columns, list(experts), outcomes, champion is not None)
+    columns |= _blends(settings, columns, list(experts), _in_order(ordered, kept), champion is not None)
     return Evaluation(
         task=settings.task,
         rows=len(kept),
@@ -153,30 +154,48 @@ def _common_rows(columns: Sequence[Sequence[Prediction | None]], rows: int) -> l
     return [row for row in range(rows) if all(is_sane(values[row]) for values in columns)]
 
 
+@dataclass(frozen=True)
+class _Moment:
+    """A row is predicted (no outcome), or its outcome becomes known."""
+
+    row: int
+    outcome: Outcome | None
+
+
+def _in_order(rows: Examples, kept: Sequence[int]) -> list[_Moment]:
+    """Return predictions and labels of the kept rows in the order of the partition's clock; ties: predict first."""
+    moments = [(int(rows.clock[row]), 0, index, None) for index, row in enumerate(kept)]
+    labels = [(int(rows.label_clock[row]), 1, index, rows.outcomes[row]) for index, row in enumerate(kept)]
+    ordered = sorted([*moments, *labels], key=lambda moment: moment[:3])
+    return [_Moment(row, outcome) for _, _, row, outcome in ordered]
+
+
 def _blends(
     settings: Settings,
     columns: Mapping[str, Sequence[Prediction | None]],
     experts: list[str],
-    outcomes: Sequence[Outcome],
+    moments: Sequence[_Moment],
     with_champion: bool,
 ) -> dict[str, list[Prediction | None]]:
     online = {name: _sure(columns[name]) for name in experts}
     blends = {CHALLENGER_BLEND: {"champion": _sure(columns["challenger"]), **online}}
     if with_champion:
         blends[CHAMPION_BLEND] = {"champion": _sure(columns["champion"]), **online}
-    return {name: list(_blended(settings, members, outcomes)) for name, members in blends.items()}
+    return {name: list(_blended(settings, members, moments)) for name, members in blends.items()}
 
 
 def _blended(
-    settings: Settings, members: Mapping[str, Sequence[Prediction]], outcomes: Sequence[Outcome]
+    settings: Settings, members: Mapping[str, Sequence[Prediction]], moments: Sequence[_Moment]
 ) -> list[Prediction]:
     blend = Blend(settings.task, settings.blend)
-    mixed = []
-    for row, outcome in enumerate(outcomes):
-        predictions = {name: values[row] for name, values in members.items()}
-        mixed.append(blend.mix(predictions))
-        blend.update(predictions, outcome)
-    return mixed
+    mixed: dict[int, Prediction] = {}
+    for moment in moments:
+        predictions = {name: values[moment.row] for name, values in members.items()}
+        if moment.outcome is None:
+            mixed[moment.row] = blend.mix(predictions)
+        else:
+            blend.update(predictions, moment.outcome)
+    return [mixed[row] for row in range(len(mixed))]
 
 
 def _sure(values: Sequence[Prediction | None]) -> list[Prediction]:

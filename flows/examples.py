@@ -41,14 +41,15 @@ class Examples:
         Their features as a pipeline sees them.
     outcomes : list
         Their labels.
-    event_time, label_clock : array of int
-        When the event was, and when its label was known, ms.
+    event_time, clock, label_clock : array of int
+        When the event was, when it was predicted, and when its label was known, ms.
     """
 
     table: pa.Table
     frame: pd.DataFrame
     outcomes: list[Outcome]
     event_time: Times
+    clock: Times
     label_clock: Times
 
     def __len__(self) -> int:
@@ -62,6 +63,7 @@ class Examples:
             self.frame.iloc[positions].reset_index(drop=True),
             [self.outcomes[position] for position in positions],
             self.event_time[positions],
+            self.clock[positions],
             self.label_clock[positions],
         )
 
@@ -108,20 +110,21 @@ def read_examples(store: TableStore, version: DataVersion, settings: Settings, u
 
 def as_examples(table: pa.Table, settings: Settings) -> Examples:
     """Return rows of the examples table with what training derives from them."""
-    kinds = used_features(settings.feature_kinds)
+    kinds = used_features(settings.batch_kinds)
     columns = {name: _column(table[feature_column(name)], kind == "category") for name, kind in kinds.items()}
     return Examples(
         table.combine_chunks(),
         feature_frame(columns, kinds),
         table["label"].to_pylist(),
         _milliseconds(table["event_time"]),
+        _milliseconds(table["clock"]),
         _milliseconds(table["label_clock"]),
     )
 
 
 def _needed(settings: Settings) -> list[str]:
-    features = [feature_column(name) for name in used_features(settings.feature_kinds)]
-    return ["id", "event_time", "label", "label_clock", prediction_column("served"), *features]
+    features = [feature_column(name) for name in used_features(settings.batch_kinds)]
+    return ["id", "event_time", "clock", "label", "label_clock", prediction_column("served"), *features]
 
 
 def _up_to(until: int) -> list[tuple[str, str, Any]]:

@@ -69,7 +69,7 @@ def fit(project: Project, candidate: Candidate, rows: Examples) -> FittedModel:
     try:
         with _threads(settings.batch.threads):
             pipeline = build(project, candidate).fit(rows.frame, np.array(rows.outcomes))
-            return FittedModel(single_threaded(pipeline), settings.feature_kinds, settings.task)
+            return FittedModel(single_threaded(pipeline), settings.batch_kinds, settings.task)
     except HeadraceError:
         raise
     except Exception as error:
