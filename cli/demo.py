@@ -18,14 +18,13 @@ import click
 from cli.narrator import Narrator
 from cli.options import bootstrap_option, json_option, log_to_stderr, project_argument, stop_on_signals, write_json
 from cli.services import parse_speed, run_replay
-from cli.summary import imbalances, summary_lines, summary_of
 from core.errors import BooksError, HeadraceError, UsageError
 from core.processes import end, start_tied
 from core.project import Project, load_project
 from core.status import refuse_second
 
 _MARKER = "demo.json"
-_DEFAULT_DAYS = 120.0
+_DEFAULT_DAYS = 130.0
 
 
 @click.command(epilog="Example: headrace demo examples/flights --days 90 --json out.json")
@@ -56,6 +55,8 @@ def demo(project: Path, bootstrap: str | None, json_file: str | None, days: floa
         click.echo("goes on with the demo that was interrupted (--fresh starts over)")
     stop = stop_on_signals()
     finished = _run(loaded, days, pace, stop, began)
+    from cli.summary import imbalances, summary_lines, summary_of
+
     content = summary_of(loaded, time.monotonic() - began)
     click.echo("\n".join(summary_lines(content)))
     if json_file:

@@ -61,9 +61,8 @@ def _request(project: Project, ledger: Ledger, trigger: str) -> RetrainRequest:
     UsageError
         If there is no data yet, or another retraining is under way.
     """
-    from flows.lease import progress
-
     from core.store import TableStore
+    from flows.lease import progress
 
     event_time = progress(project, TableStore(project.tables))
     request = RetrainRequest(

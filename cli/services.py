@@ -36,13 +36,19 @@ def worker(project: Path, bootstrap: str | None, lockstep: bool) -> None:
 
     Without a broker of yours it starts the embedded one, for as long as it runs.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread predicts; before any numeric library is imported
+    _settle_threads()
     log_to_stderr()
     stop = stop_on_signals()
     loaded = load_project(project, bootstrap=bootstrap)
     refuse_second(loaded.status, "worker")
     with _some_broker(loaded) as connected:
         _work(connected, stop, lockstep=lockstep)
+
+
+def _settle_threads() -> None:
+    """One thread predicts, and none spins while it waits; to be said before any numeric library is imported."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _work(project: Project, stop: threading.Event, *, lockstep: bool) -> None:

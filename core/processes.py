@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,15 +13,16 @@ from pathlib import Path
 
 # Runs in a fresh interpreter between us and the child: asks the kernel to end this process with the
 # one that started it, then becomes the child. preexec_fn would do, but not safely with threads.
-_TIED_TO_PARENT = """
-import ctypes, os, signal, sys
-PR_SET_PDEATHSIG = 1
-ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(sys.argv[2]))
+END_WITH_STARTER = "HEADRACE_END_WITH_STARTER"
+_PR_SET_PDEATHSIG = 1
+_TIED_TO_PARENT = f"""
+import ctypes, os, sys
+ctypes.CDLL(None, use_errno=True).prctl({_PR_SET_PDEATHSIG}, int(sys.argv[2]))
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the starting process is gone already")
 os.execvp(sys.argv[3], sys.argv[3:])
 """
-SIGTERM, SIGKILL = 15, 9
+SIGTERM, SIGKILL = int(signal.SIGTERM), int(signal.SIGKILL)
 
 
 def start_tied(
@@ -63,11 +67,20 @@ def start_tied(
 
 
 def end(process: subprocess.Popen[bytes], timeout_s: float) -> int:
-    """Ask a process to end, wait, and kill it if it does not; return its exit code."""
-    if process.poll() is None:
-        process.terminate()
-        try:
+    """Ask a process of `start_tied`, and what it started, to end; kill what does not; return the exit code."""
+    for number in (SIGTERM, SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
+            break
     return process.wait()
+
+
+def end_with_starter() -> None:
+    """End with the thread that started this process, if it asked for that (`END_WITH_STARTER`); Linux only.
+
+    For processes that somebody else starts for us, such as a flow run that Prefect's worker starts.
+    """
+    if os.environ.get(END_WITH_STARTER) and sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, SIGTERM)

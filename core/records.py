@@ -119,7 +119,7 @@ class Decoder:
             return BadRecord("event", "bad_id", f"{self._settings.id}: an id has 1 to {MAX_ID_LENGTH} characters")
         time = _read_time(self._time(content), self._settings.time_unit)
         if time is None:
-            return BadRecord("event", "bad_time", f"{self._settings.time}: {self._time(content)!r} is not a time")
+            return BadRecord("event", "bad_time", f"{self._settings.time}: {_short(self._time(content))} is not a time")
         if time > timestamp + self._settings.order.max_ahead:
             return BadRecord(
                 "event",

@@ -6,7 +6,7 @@ import logging
 
 from prefect import flow
 
-from flows.parent_death import end_with_worker
+from core.processes import end_with_starter
 
 _log = logging.getLogger("headrace.check-drift")
 
@@ -27,7 +27,7 @@ def check_drift(project: str, state: str | None = None) -> str:
     str
         What was done.
     """
-    end_with_worker()
+    end_with_starter()
     logging.getLogger("headrace").setLevel(logging.INFO)
     from core.audit import Ledger
     from core.project import load_project

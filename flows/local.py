@@ -6,9 +6,7 @@ folder; both processes end with the one that started them.
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -19,13 +17,14 @@ from pathlib import Path
 from types import TracebackType
 
 from core.errors import PortInUseError, PrefectError
+from core.processes import END_WITH_STARTER, end, start_tied
 from core.project import Project
-from flows.parent_death import WANTED, bound_to_parent
 from flows.prefect_api import PrefectApi
 
 HOME = Path(__file__).resolve().parent.parent
 POOL = "headrace"
 _HOST = "127.0.0.1"
+_PATIENCE_S = 10.0
 
 
 class LocalPrefect:
@@ -73,7 +72,7 @@ class LocalPrefect:
             "HEADRACE_STATE": str(self._project.state),
             "HEADRACE_SCHEDULES": "false",
             "HEADRACE_PYTHON": shlex.quote(sys.executable),
-            WANTED: "1",
+            END_WITH_STARTER: "1",
         }
 
     def start(self) -> LocalPrefect:
@@ -105,7 +104,7 @@ class LocalPrefect:
     def stop(self) -> None:
         """End the worker with its runs, then the server."""
         for _name, process in reversed(self._processes):
-            _end(process)
+            end(process, _PATIENCE_S)
         self._processes.clear()
         if self._starter is not None:
             self._starter.shutdown()
@@ -125,29 +124,18 @@ class LocalPrefect:
         try:
             code = process.wait(timeout=max(until - time.monotonic(), 1.0))
         except subprocess.TimeoutExpired:
-            _end(process)
+            end(process, _PATIENCE_S)
             code = None
         if code != 0:
             raise self._failed("deploy", "took too long" if code is None else f"ended with code {code}")
 
     def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         assert self._starter is not None
-        command = bound_to_parent([sys.executable, "-m", "prefect", *arguments])
-        environment = {**os.environ, **self.environment()}
-
-        def run() -> subprocess.Popen[bytes]:
-            with self._log(name).open("ab") as log:
-                return subprocess.Popen(
-                    command,
-                    cwd=HOME,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-
-        process = self._starter.submit(run).result()
+        command = [sys.executable, "-m", "prefect", *arguments]
+        started = self._starter.submit(
+            start_tied, command, log=self._log(name), cwd=HOME, environment=self.environment()
+        )
+        process = started.result()
         self._processes.append((name, process))
         return process
 
@@ -179,17 +167,3 @@ def _free_port(port: int) -> int:
                 "to use the server that runs there"
             ) from error
         return int(probe.getsockname()[1])
-
-
-def _end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
-    """Ask a process group to end, then make it."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sign)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(timeout=patience_s)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.parent_death import end_with_worker
+from core.processes import end_with_starter
 
 _log = logging.getLogger("headrace.maintenance")
 
@@ -30,7 +30,7 @@ def maintenance(project: str, state: str | None = None, retention_hours: int = 1
     list of dict
         One entry a table: files compacted, written and removed.
     """
-    end_with_worker()
+    end_with_starter()
     logging.getLogger("headrace").setLevel(logging.INFO)
     from core.audit import Ledger
     from core.project import load_project

@@ -14,7 +14,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.parent_death import end_with_worker
+from core.processes import end_with_starter
 
 
 @flow(name="retrain", persist_result=False, validate_parameters=False)
@@ -39,7 +39,7 @@ def retrain(
     dict
         ``outcome`` (promoted, gated, failed, superseded or skipped), ``reasons``, ``version``, ``mlflow_run``.
     """
-    end_with_worker()
+    end_with_starter()
     # Before OpenMP loads: threads that wait by spinning make a fit beside a busy stream forty times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.getLogger("headrace").setLevel(logging.INFO)

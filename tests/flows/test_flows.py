@@ -20,7 +20,6 @@ from flows.check_drift import check_drift
 from flows.evaluation import CHALLENGER_BLEND, CHAMPION_BLEND, evaluate
 from flows.examples import as_examples
 from flows.maintenance import maintenance
-from flows.parent_death import bound_to_parent
 from flows.retrain import retrain
 from flows.search import fit, search
 
@@ -147,15 +146,18 @@ def test_the_blend_of_the_same_model_twice_is_the_same(toy: Toy):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel call is Linux's")
-def test_a_bound_process_ends_with_its_parent():
+def test_a_tied_process_ends_with_its_parent(tmp_path):
     code = (
         "import subprocess, sys, time\n"
-        "from flows.parent_death import bound_to_parent\n"
+        "from pathlib import Path\n"
+        "from core.processes import start_tied\n"
+        "log = Path(sys.argv[1])\n"
         "sleep = [sys.executable, '-c', 'print(1, flush=True); import time; time.sleep(600)']\n"
-        "child = subprocess.Popen(bound_to_parent(sleep), stdout=subprocess.PIPE)\n"
-        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(600)"
+        "child = start_tied(sleep, log=log, cwd=log.parent)\n"
+        "while not log.read_text():\n    time.sleep(0.01)\n"
+        "print(child.pid, flush=True); time.sleep(600)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
@@ -172,7 +174,3 @@ def _gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def test_the_command_is_the_one_asked_for():
-    assert bound_to_parent(["x", "y"])[-2:] == ["x", "y"]

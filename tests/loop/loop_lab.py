@@ -26,7 +26,7 @@ from streaming.topics import ensure_topics
 from streaming.transport import Broker
 from streaming.worker import Worker
 
-_SOURCE = '''
+_SOURCE = """
 import random
 
 MINUTE = 60_000
@@ -57,7 +57,7 @@ def stream():
         items.append((known, "label", f"e{{number}}", {{"id": f"e{{number}}", "y": y}}))
     items.sort(key=lambda item: item[0])
     yield from items
-'''
+"""
 
 
 def make_loop_project(folder: Path, task: str, *, events: int = 1_800, turns_at: int = 10**9, **more: Any) -> Project:
@@ -122,7 +122,7 @@ class Loop:
     def _guard(self, service: Any) -> None:
         try:
             service()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
             self.failures.append(error)
             self._stop.set()
 
