@@ -118,7 +118,7 @@ def digest(state: object) -> str:
     return hashlib.sha256(repr(canonical(state, set())).encode()).hexdigest()
 
 
-def canonical(value: Any, path: set[int]) -> Any:
+def canonical(value: Any, path: set[int]) -> Any:  # noqa: PLR0911
     if value is None or isinstance(value, (bool, int, str, bytes)):
         return value
     if isinstance(value, float):

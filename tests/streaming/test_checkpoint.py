@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import pickle
 import random
 import subprocess
@@ -185,7 +184,7 @@ def test_the_key_is_made_once_and_for_its_owner_only(tmp_path):
     assert len(keys[0]) == 64
     path = tmp_path / "state" / "state.key"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(path.parent) == ["state.key"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["state.key"]
     path.chmod(0o640)
     with pytest.raises(CheckpointError, match="chmod 600"):
         load_key(tmp_path / "state")
@@ -198,7 +197,13 @@ def test_another_key_is_refused(project, monkeypatch):
         Checkpoints(project).load(0)
 
 
-OWN = "class Mine:\n    def predict(self, features):\n        return 0.5\n    def learn(self, features, outcome):\n        pass\n"
+OWN = """
+class Mine:
+    def predict(self, features):
+        return 0.5
+    def learn(self, features, outcome):
+        pass
+"""
 
 
 def own_project(folder, code=OWN):
