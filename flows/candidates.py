@@ -82,11 +82,12 @@ def _draw(family: str, draw: np.random.Generator, trial: int) -> Params:
 
 _SPACES: dict[str, dict[str, list[Any]]] = {
     "gradient_boosting": {
-        "learning_rate": [0.08, 0.04, 0.06, 0.12],
-        "max_iter": [100, 60, 150],
+        "learning_rate": [0.06, 0.04, 0.1],
+        "max_iter": [150, 80, 250],
         "max_leaf_nodes": [31, 8, 15],
         "min_samples_leaf": [40, 20, 100],
         "l2_regularization": [1.0, 0.0, 10.0],
+        "max_features": [0.5, 0.3, 1.0],
     },
     "linear": {"strength": [1.0, 0.01, 0.1, 10.0], "min_frequency": [20, 50]},
     "forest": {
