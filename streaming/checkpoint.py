@@ -158,7 +158,7 @@ def _stamp(settings: Settings) -> dict[str, Any]:
     """Return what a snapshot must agree on to be continued."""
     shape = settings.model_dump(mode="json", include={"task", "fields", "features", "online", "blend", "label"})
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
-    return {"format": 2, "river": version("river"), "settings": digest}
+    return {"format": 3, "river": version("river"), "settings": digest}
 
 
 def _frame(header: dict[str, Any], payload: bytes) -> bytes:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -212,6 +215,37 @@ def test_a_state_that_was_kept_goes_on_as_if_nothing_had_happened(tmp_path, task
     second = Machine(project.settings, first._features, kept)
     assert digest(second.process(records[170:])) == digest(expected)
     assert digest(second.state) == digest(whole.state)
+
+
+IN_A_PROCESS = """
+import sys, tempfile, pickle, pathlib
+sys.path[:0] = sys.argv[1:3]
+from stream_lab import *
+from streaming.machine import Machine, Predicted
+online = ["linear", "tree", "forest", "prior", "no_change"]
+project = make_project(pathlib.Path(sys.argv[3]), "multiclass", online=online)
+records, machine = as_raw(easy_stream("multiclass", 150)), make_machine(project)
+outputs = machine.process(records[:170])
+kept = pickle.loads(pickle.dumps(machine.state))
+outputs += Machine(project.settings, machine._features, kept).process(records[170:])
+print(digest([(o.predictions, o.served) for o in outputs if isinstance(o, Predicted)]))
+"""
+
+
+def test_the_same_bits_in_every_process_whatever_its_hash_seed(tmp_path):
+    here = Path(__file__)
+    command = [sys.executable, "-c", IN_A_PROCESS, str(here.parent), str(here.parents[2])]
+    processes = [
+        subprocess.Popen(
+            [*command, str(tmp_path / seed)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        for seed in ("1", "12", "77")
+    ]
+    assert len({process.communicate(timeout=100)[0] for process in processes}) == 1
+    assert [process.returncode for process in processes] == [0, 0, 0]
 
 
 def test_the_digest_sees_a_single_bit(tmp_path):
