@@ -142,7 +142,9 @@ class ExpertSettings(Section):
 class BlendSettings(Section):
     """How the experts are mixed; every combination runs side by side, none needs tuning."""
 
-    rates: list[Rate] = Field([0.0005, 0.002, 0.01, 0.05], min_length=1, description="learning rates; 0 is equal weights")
+    rates: list[Rate] = Field(
+        [0.0005, 0.002, 0.01, 0.05], min_length=1, description="learning rates; 0 is equal weights"
+    )
     shares: list[Share] = Field(
         [1e-5], min_length=1, description="weight handed round at each step, so that no expert dies"
     )
