@@ -23,6 +23,7 @@ from core.errors import StoreError
 RecordKind = Literal["alert", "decision", "retraining", "gate", "promotion", "rollback"]
 Trigger = Literal["bootstrap", "schedule", "drift", "manual"]
 OPEN = ("requested", "submitted", "running")
+_WAIT_S = 30.0
 Outcome = Literal["promoted", "gated", "failed"]
 
 _SCHEMA = """
@@ -106,11 +107,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._depth = 0
         try:
-            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.executescript(_SCHEMA)
+            self._connection = _connected(path)
         except sqlite3.Error as error:
             raise StoreError(f"ledger {path}: cannot be opened: {error}") from error
 
@@ -260,3 +257,22 @@ class Ledger:
                 return self._connection.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 raise StoreError(f"ledger: cannot be read: {error}") from error
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """Open the file; where another process makes it at the same moment, SQLite is locked without waiting."""
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            connection.close()
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return connection
