@@ -85,6 +85,7 @@ def _run(project: Project, days: float, speed: float | None, stop: threading.Eve
         failure = threading.Event()
         narrator = running.enter_context(Narrator(connected, began))
         running.enter_context(_watched(children, stop, failure))
+        _await_start(connected, children, stop)
         published = run_replay(connected, days, speed, stop, lockstep=lockstep)
         if not failure.is_set() and not stop.is_set():
             _await_worker(connected, published.time, stop)
@@ -137,6 +138,15 @@ def _watched(
     finally:
         done.set()
         thread.join()
+
+
+def _await_start(project: Project, children: dict[str, subprocess.Popen[bytes]], stop: threading.Event) -> None:
+    """Wait until each service has replaced the status that an earlier run left."""
+    from core.status import read_status
+
+    for service, child in children.items():
+        while (read_status(project.status, service) or {}).get("pid") != child.pid and not stop.wait(0.05):
+            pass
 
 
 def _await_worker(project: Project, last_time: int, stop: threading.Event) -> None:

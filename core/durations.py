@@ -45,6 +45,18 @@ def parse_duration(text: object) -> int:
     return round(duration)
 
 
+def about(milliseconds: int) -> str:
+    """Write a duration for reading: in its largest unit, to one place.
+
+    Examples
+    --------
+    >>> about(2_382_300_000)
+    '27.6d'
+    """
+    unit = next((unit for unit in ("d", "h", "m", "s") if milliseconds >= _UNITS[unit]), "ms")
+    return f"{milliseconds / _UNITS[unit]:.1f}".removesuffix(".0") + unit
+
+
 def format_duration(milliseconds: int) -> str:
     """Write milliseconds as the shortest exact duration.
 
@@ -60,14 +72,16 @@ def format_duration(milliseconds: int) -> str:
 
 
 def format_time(milliseconds: int) -> str:
-    """Write a time as ISO 8601 in UTC, to the second.
+    """Write a time as ISO 8601 in UTC; milliseconds only where there are some.
 
     Examples
     --------
     >>> format_time(1_356_998_400_000)
     '2013-01-01T00:00:00Z'
     """
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    seconds, fraction = divmod(milliseconds, 1000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{fraction:03d}Z" if fraction else f"{text}Z"
 
 
 def parse_iso(text: str) -> int:

@@ -93,6 +93,7 @@ class LocalPrefect:
         try:
             self._spawn("server", "server", "start", "--host", _HOST, "--port", str(self._port))
             self._wait(api.is_healthy, until)
+            PrefectApi(self.url).crash_unfinished()
             self._spawn("worker", "worker", "start", "--pool", POOL, "--type", "process", "--name", "local")
             self._wait(lambda: api.has_pool(POOL), until)
             self._deploy(until)

@@ -91,6 +91,21 @@ class PrefectApi:
         except NotFoundError:
             return None
 
+    def crash_unfinished(self) -> int:
+        """Set every run that was under way to CRASHED: for a server of our own whose worker has gone; return how many.
+
+        Raises
+        ------
+        PrefectError
+            If the server does not answer.
+        """
+        wanted = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
+        runs = self._call("POST", "/flow_runs/filter", wanted)
+        state = {"type": "CRASHED", "message": "its worker was stopped"}
+        for run in runs:
+            self._call("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+        return len(runs)
+
     def cancel(self, flow_run: str) -> None:
         """Ask for a run to be cancelled; one that has ended or is not known stays as it is.
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from core.audit import Trigger
-from core.durations import format_duration, format_time
+from core.durations import about, format_time
 from core.settings import DriftSettings, Settings
 from monitoring.windows import WindowStage
 
@@ -249,7 +249,7 @@ def _bootstrap_reason(evidence: Evidence, last: int | None, settings: Settings) 
         return None
     return (
         f"There is no champion, and {evidence.examples} examples were gathered in the "
-        f"{format_duration(now - evidence.first_event)} since the first event."
+        f"{about(now - evidence.first_event)} since the first event."
     )
 
 
@@ -274,7 +274,7 @@ def _schedule_reason(evidence: Evidence, last: int | None, settings: Settings) -
     if every is None or now < since + every:
         return None
     what = "first event was" if last is None else "latest retraining was decided"
-    return f"The {what} at {format_time(since)}; a retraining is due every {format_duration(every)}."
+    return f"The {what} at {format_time(since)}; a retraining is due every {about(every)}."
 
 
 def _reaches(value: float | None, threshold: float) -> bool:

@@ -15,6 +15,7 @@ from typing import Protocol
 from core.errors import HeadraceError
 from core.models import BatchModel
 
+_MAX_PAUSE_S = 8.0  # a new champion is to be seen within ten seconds, also after a time without the registry
 _log = logging.getLogger("headrace.champion")
 
 
@@ -93,7 +94,7 @@ class ChampionWatcher:
                 self._look(source)
                 pause = self._poll_s
             except Exception as error:  # noqa: BLE001  a thread that died would never follow the alias again
-                pause = min(max(pause, self._poll_s) * 2, 60.0)
+                pause = min(max(pause, self._poll_s) * 2, _MAX_PAUSE_S)
                 self._report(str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}")
 
     def _look(self, source: ChampionSource) -> None:

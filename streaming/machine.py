@@ -26,6 +26,7 @@ from streaming.transport import RawRecord
 
 CHAMPION = "champion"
 SERVED = "served"
+_GONE_AFTER = 1_000
 _LABELS_TO_JUDGE_A_CHAMPION = 30
 
 
@@ -67,11 +68,20 @@ class Scores:
 
     rows: int = 0
     losses: dict[str, float] = field(default_factory=dict)
+    passed_over: int = 0
 
     def add(self, predictions: dict[str, Prediction], outcome: Outcome) -> None:
-        """Score one example; a changed set of experts starts over."""
+        """Score one example; a changed set of experts starts over.
+
+        Labels come in another order than events: after a swap, rows without the new champion still come in for
+        a while. They are passed over, unless so many follow each other that an expert must have gone.
+        """
         if self.losses.keys() != predictions.keys():
+            self.passed_over += 1
+            if not predictions.keys() > self.losses.keys() and self.passed_over < _GONE_AFTER:
+                return
             self.rows, self.losses = 0, dict.fromkeys(predictions, 0.0)
+        self.passed_over = 0
         self.rows += 1
         for name, prediction in predictions.items():
             self.losses[name] += loss(prediction, outcome)

@@ -68,6 +68,10 @@ class Merger:
         self._ahead[record.topic] = ahead
         self._queues[record.topic].append((ahead, record))
 
+    def excuse_silence(self, now_s: float) -> None:
+        """Count no topic as silent before `order.max_wait` from now: it may have records that were not fetched yet."""
+        self._arrived = dict.fromkeys(self._topics, now_s)
+
     def backlog(self, topic: str) -> int:
         """Return how many records of `topic` wait here."""
         return len(self._queues[topic])

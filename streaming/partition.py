@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from core.durations import LATEST
 from core.features import load_features
 from core.project import Project
 from core.store import TableStore
@@ -91,8 +93,15 @@ class Partition:
         }
 
     def push(self, record: RawRecord) -> None:
-        """Take in a polled record."""
+        """Take in a polled record; a time stamp from the future counts as `order.max_ahead` from now."""
+        latest = round(time.time() * 1000) + self._settings.order.max_ahead
+        if latest < record.timestamp <= LATEST:  # one beyond that is no time at all, and is dead-lettered
+            record = replace(record, timestamp=latest)
         self._merger.push(record, time.monotonic())
+
+    def excuse_silence(self) -> None:
+        """See `streaming.ordering.Merger.excuse_silence`."""
+        self._merger.excuse_silence(time.monotonic())
 
     def full(self) -> list[TopicPartition]:
         """Return the topics that should not be polled now, because the others lag behind."""

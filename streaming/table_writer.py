@@ -29,6 +29,11 @@ from streaming.machine import Correction, Example, Output
 _Row = TypeVar("_Row", Predicted, Example, Correction)
 
 
+def table_app(partition: int) -> str:
+    """Return the name under which a partition writes to tables."""
+    return f"partition-{partition}"
+
+
 class TableWriter:
     """Collects one partition's outputs and appends them when told.
 
@@ -45,7 +50,7 @@ class TableWriter:
     def __init__(self, store: TableStore, settings: Settings, partition: int) -> None:
         self._store = store
         self._settings = settings
-        self._app = f"partition-{partition}"
+        self._app = table_app(partition)
         self._predictions: list[Predicted] = []
         self._examples: list[Example] = []
         self._corrections: list[Correction] = []

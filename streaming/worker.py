@@ -11,13 +11,16 @@ import threading
 import time
 from collections.abc import Callable
 
-from core.errors import BrokerError, StoreError
+from core.errors import BrokerError, CheckpointError, StoreError
 from core.project import Project
 from core.status import write_status
+from core.store import TableStore
+from core.tables import PREDICTIONS
 from streaming.books import Books, total
 from streaming.champion import ChampionWatcher
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.partition import Partition
+from streaming.table_writer import table_app
 from streaming.topics import ensure_topics
 from streaming.transport import Broker, Consumer, Producer, TopicPartition
 
@@ -57,7 +60,7 @@ class Worker:
         self._paused: set[TopicPartition] = set()
         self._records = 0
         self._busy_s = 0.0
-        self._last_status = self._last_flush = self._last_snapshot = time.monotonic()
+        self._last_status = self._last_flush = self._last_snapshot = self._last_poll = time.monotonic()
 
     def run(self, stop: threading.Event, *, until: Callable[[Worker], bool] | None = None) -> Books:
         """Work until `stop` is set, or `until` says so; then make everything durable and return the books.
@@ -77,6 +80,8 @@ class Worker:
             return self.books
         finally:
             self._say("stopped")
+            if self._watcher is not None:
+                self._watcher.stop()
             producer.close()
             consumer.close()
 
@@ -101,6 +106,8 @@ class Worker:
         for number in range(count):
             snapshot = self._checkpoints.load(number)
             self._announce(number, snapshot)
+            if snapshot is None:
+                self._refuse_orphaned_rows(number)
             self._partitions[number] = Partition(
                 self._project,
                 number,
@@ -110,6 +117,8 @@ class Worker:
                 lockstep=self._lockstep,
             )
             self._partitions[number].flushed_through = snapshot.state.clock if snapshot else 0
+            if snapshot is None:
+                self._partitions[number].snapshot(self._checkpoints)
         consumer = self._broker.consumer(f"headrace-{self._settings.name}")
         producer = self._broker.producer()
         positions = {tp: at for partition in self._partitions.values() for tp, at in partition.positions().items()}
@@ -128,6 +137,15 @@ class Worker:
             _log.warning("partition %d: this is another broker than the snapshot's; its topics are read from 0", number)
         else:
             _log.info("partition %d: goes on after step %d", number, snapshot.state.step)
+
+    def _refuse_orphaned_rows(self, number: int) -> None:
+        """Refuse to learn anew beside rows that a lost state has written: new rows would count as written."""
+        app = table_app(number)
+        if (last := TableStore(self._project.tables).last_sequence(PREDICTIONS, app)) is not None and last > 0:
+            raise CheckpointError(
+                f"partition {number} has no snapshot in {self._project.checkpoints}, but its rows are in the tables "
+                f"up to step {last}; restore the snapshots, or move {self._project.state} away to start anew"
+            )
 
     def _refuse_lost_records(self, consumer: Consumer, positions: dict[TopicPartition, int]) -> None:
         beginnings = consumer.beginning(positions)
@@ -155,6 +173,10 @@ class Worker:
         self._hold_back(consumer)
         records = consumer.poll(_POLL_MS if idle else 0, _POLL_RECORDS)
         began = time.monotonic()
+        if len(records) >= _POLL_RECORDS or began - self._last_poll > self._settings.order.max_wait / 2000:
+            for partition in self._partitions.values():
+                partition.excuse_silence()
+        self._last_poll = began
         for record in records:
             self._partitions[record.partition].push(record)
         self._offer_champion()

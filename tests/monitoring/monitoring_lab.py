@@ -30,7 +30,9 @@ fields: {speed: number, colour: category, wet: bool}
 label: {path: y, horizon: 6h}
 online: [linear, prior]
 windows: {span: 1d, sample: 400}
-drift: {feature_threshold: 0.25, prediction_threshold: 0.2, label_threshold: 0.2, quality_drop: 0.1, min_rows: 30, cooldown: 3d, persistence: 2, of_windows: 3}
+drift:
+  {feature_threshold: 0.25, prediction_threshold: 0.2, label_threshold: 0.2, quality_drop: 0.1, min_rows: 30,
+   cooldown: 3d, persistence: 2, of_windows: 3}
 retrain: {bootstrap_after: 2d, min_examples: 100, every: 30d}
 """
 
