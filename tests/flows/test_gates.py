@@ -11,7 +11,7 @@ from core.settings import GateSettings
 from flows.evaluation import CHALLENGER_BLEND, CHAMPION_BLEND, Evaluation
 from flows.gates import champion_gate, check_gates, passed, reasons, servable_gate
 
-LIMITS = GateSettings()
+LIMITS = GateSettings(max_relative_loss=1.0)
 
 
 def losses(**values: float | None) -> dict[str, dict[str, float | None]]:
