@@ -85,7 +85,7 @@ def history_line(entry: dict[str, Any]) -> str:
 
 
 def _gist(entry: dict[str, Any]) -> str:
-    reasons = "; ".join(str(reason) for reason in entry.get("reasons", []))
+    reasons = " ".join(str(reason) for reason in entry.get("reasons", []))
     if entry["kind"] == "promotion":
         return f"champion {entry['version']} (was {entry.get('previous') or 'none'})"
     if entry["kind"] == "gate":
@@ -94,7 +94,7 @@ def _gist(entry: dict[str, Any]) -> str:
     if entry["kind"] == "retraining":
         outcome = "promoted" if entry.get("promoted") else "not promoted"
         return f"{entry.get('trigger')}, {entry.get('rows') or 0:,} rows: {outcome}. {reasons}".strip()
-    return f"{entry.get('trigger', '')} {reasons}".strip() or entry["key"]
+    return ": ".join(filter(None, [entry.get("trigger"), reasons])) or entry["key"]
 
 
 def status_of(project: Project) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class Lease:
             state = "gone" if found is None else f"{found.status}, attempt {found.attempt}"
             raise LeaseLostError(f"request {self.key} is {state} now: this run stops without promoting")
 
-    def close(self, outcome: str, reasons: list[str]) -> None:
-        """End the request as promoted, gated or failed.
+    def close(self, outcome: str, reasons: list[str], *, version: int | None = None) -> None:
+        """End the request as promoted (to `version`), gated or failed.
 
         Raises
         ------
@@ -54,7 +54,7 @@ class Lease:
         """
         with self.ledger.transaction():
             self.check()
-            body = {**self.request.body, "reasons": reasons}
+            body = {**self.request.body, "reasons": reasons, "version": version}
             self.ledger.advance(self.request.id, expect=("running",), status=outcome, body=body)
 
 

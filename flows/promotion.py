@@ -56,12 +56,13 @@ def repair_promotion(ledger: Ledger, registry: Registry) -> str | None:
     request = find(ledger, champion.tags.get("request", ""))
     if request is None:
         return None
+    closing = {**request.body, "version": champion.version}
     with ledger.transaction():
         written = write_promotion(ledger, champion, _previous(registry, champion.version))
         if written:
             _write_retraining(ledger, champion, request)
         closed = ledger.advance(
-            request.id, expect=("requested", "submitted", "running"), status="promoted", body=request.body
+            request.id, expect=("requested", "submitted", "running"), status="promoted", body=closing
         )
     if not (written or closed):
         return None

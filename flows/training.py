@@ -221,9 +221,9 @@ class Retraining:
         previous = None if self._champion is None else self._champion.version
         with self.ledger.transaction():
             self.lease.check()
-            promote(self.lease, self.registry, self.version, previous)
             self.write_records(promoted=True, reasons=note)
-            self.lease.close("promoted", note)
+            promote(self.lease, self.registry, self.version, previous)
+            self.lease.close("promoted", note, version=self.version.version)
             self.ledger.unpin(self.request.id)
         return f"version {self.version.version} is champion"
 

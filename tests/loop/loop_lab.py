@@ -88,7 +88,8 @@ def make_loop_project(folder: Path, task: str, *, events: int = 1_800, turns_at:
 class Loop:
     """Worker, monitor and retrainings of one project in threads; the replay in the caller's, in lockstep."""
 
-    def __init__(self, project: Project, broker: Broker) -> None:
+    def __init__(self, project: Project, broker: Broker, *, champion_poll_s: float = 0.1) -> None:
+        self._champion_poll_s = champion_poll_s
         self.project = project
         self.broker = broker
         self.books = Books()
@@ -127,7 +128,7 @@ class Loop:
             self._stop.set()
 
     def _work(self) -> None:
-        watcher = ChampionWatcher(lambda: Registry(self.project), poll_s=0.1)
+        watcher = ChampionWatcher(lambda: Registry(self.project), poll_s=self._champion_poll_s)
         self.books = Worker(self.project, self.broker, watcher, lockstep=True).run(self._stop)
 
     def _monitor(self) -> None:

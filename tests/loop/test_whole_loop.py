@@ -86,3 +86,15 @@ def test_two_replays_give_the_same_examples_to_the_bit(tmp_path):
         found.append(rows.to_pylist())
         assert quality_of(project)["rows"] > 0
     assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_in_lockstep_a_champion_serves_from_its_event_time_on_however_late_it_is_seen(tmp_path):
+    project = make_loop_project(tmp_path / "p", "binary", events=600)
+
+    Loop(project, MemoryBroker(), champion_poll_s=1.5).replay()
+
+    effective_at = next(r.body["effective_at"] for r in Ledger(project.ledger).history("promotion"))
+    rows = TableStore(project.tables).read(PREDICTIONS, columns=["champion_version", "clock"]).to_pylist()
+    for row in rows:
+        assert (row["champion_version"] is not None) == (row["clock"].timestamp() * 1000 >= effective_at)
