@@ -56,6 +56,9 @@ def main() -> None:
     except HeadraceError as error:
         click.echo(f"headrace: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"headrace: {error.filename or 'the system'}: {error.strerror or error}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

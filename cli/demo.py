@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -16,14 +17,23 @@ from typing import Any
 import click
 
 from cli.narrator import Narrator
-from cli.options import bootstrap_option, json_option, log_to_stderr, project_argument, stop_on_signals, write_json
+from cli.options import (
+    DEMO_MARKER,
+    DEMO_VARIABLE,
+    bootstrap_option,
+    check_writable,
+    json_option,
+    log_to_stderr,
+    project_argument,
+    stop_on_signals,
+    write_json,
+)
 from cli.services import parse_speed, run_replay
-from core.errors import BooksError, HeadraceError, UsageError
+from core.errors import BooksError, HeadraceError, SourceError, UsageError
 from core.processes import end, start_tied
 from core.project import Project, load_project
 from core.status import refuse_second
 
-_MARKER = "demo.json"
 _DEFAULT_DAYS = 130.0
 
 
@@ -45,7 +55,12 @@ def demo(project: Path, bootstrap: str | None, json_file: str | None, days: floa
     """
     log_to_stderr()
     pace = parse_speed(speed)
+    if not math.isfinite(days):
+        raise UsageError(f"--days {days}: give a number of days, such as 90")
+    check_writable(json_file)
     loaded = load_project(project, bootstrap=bootstrap)
+    if loaded.settings.replay is None:
+        raise SourceError(f"{loaded.folder}: headrace.yaml names no recorded stream; add 'replay: {{source: ...}}'")
     for service in ("worker", "monitor"):
         refuse_second(loaded.status, service)
     began = time.monotonic()
@@ -87,6 +102,8 @@ def _run(project: Project, days: float, speed: float | None, stop: threading.Eve
         running.enter_context(_watched(children, stop, failure))
         _await_start(connected, children, stop)
         published = run_replay(connected, days, speed, stop, lockstep=lockstep)
+        if stop.is_set() and not failure.is_set():
+            click.echo("stopping; state is made durable first")
         if not failure.is_set() and not stop.is_set():
             _await_worker(connected, published.time, stop)
         if failure.is_set():
@@ -111,7 +128,8 @@ def _child(project: Project, service: str, options: list[str]) -> Iterator[subpr
     """Run a service of ours as a process; at the end ask it to make its state durable and stop."""
     log = project.logs / f"{service}.log"
     command = [sys.executable, "-m", "headrace", service, str(project.folder), *options]
-    process = start_tied(command, log=log, cwd=project.folder, environment={"HEADRACE_STATE": str(project.state)})
+    environment = {"HEADRACE_STATE": str(project.state), DEMO_VARIABLE: "1"}
+    process = start_tied(command, log=log, cwd=project.folder, environment=environment)
     try:
         yield process
     finally:
@@ -164,6 +182,8 @@ def _autopsy(project: Project, children: dict[str, subprocess.Popen[bytes]]) -> 
     for service, process in children.items():
         if process.poll() not in (None, 0):
             log = project.logs / f"{service}.log"
+            if process.returncode < 0:
+                return f"{service} was killed (signal {-process.returncode}); the same command goes on from here"
             tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["(nothing)"]
             return f"{service} ended with exit code {process.returncode}: {tail[0]}; all of it: {log}"
     return f"a service ended; see {project.logs}"
@@ -177,7 +197,7 @@ def _prepare_state(project: Project, arguments: dict[str, Any], *, fresh: bool) 
     UsageError
         If the folder holds state that no demo made.
     """
-    marker = project.state / _MARKER
+    marker = project.state / DEMO_MARKER
     before = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else None
     if before is None and project.state.exists() and any(project.state.iterdir()):
         raise UsageError(
@@ -185,6 +205,8 @@ def _prepare_state(project: Project, arguments: dict[str, Any], *, fresh: bool) 
         )
     goes_on = not fresh and before == {**arguments, "finished": False}
     if before is not None and not goes_on:
+        why = "--fresh" if fresh else "it had finished" if before.get("finished") else "it had other options"
+        click.echo(f"starts over, and removes the state of the last demo: {why}")
         shutil.rmtree(project.state)
     _mark(project, {**arguments, "finished": False})
     return goes_on
@@ -192,4 +214,4 @@ def _prepare_state(project: Project, arguments: dict[str, Any], *, fresh: bool) 
 
 def _mark(project: Project, content: dict[str, Any]) -> None:
     project.state.mkdir(parents=True, exist_ok=True)
-    (project.state / _MARKER).write_text(json.dumps(content), encoding="utf-8")
+    (project.state / DEMO_MARKER).write_text(json.dumps(content), encoding="utf-8")

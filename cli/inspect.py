@@ -89,7 +89,9 @@ def _gist(entry: dict[str, Any]) -> str:
     if entry["kind"] == "promotion":
         return f"champion {entry['version']} (was {entry.get('previous') or 'none'})"
     if entry["kind"] == "gate":
-        failed = [gate["name"] for gate in entry.get("results", []) if not gate["passed"]]
+        if not entry.get("results"):
+            return "not reached"
+        failed = [gate["name"] for gate in entry["results"] if not gate["passed"]]
         return f"refused by {', '.join(failed)}" if failed else "every gate passed"
     if entry["kind"] == "retraining":
         outcome = "promoted" if entry.get("promoted") else "not promoted"

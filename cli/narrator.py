@@ -36,7 +36,7 @@ class Narrator:
         self._ledger = Ledger(project.ledger)
         self._told = len(self._ledger.history())
         self._champion: int | None = (read_status(project.status, "worker") or {}).get("champion")
-        self._predicted = False
+        self._predicted = self._champion is not None or bool(self._told)
         self._last_progress = time.monotonic()
         self._done = threading.Event()
         self._lock = threading.Lock()
@@ -79,7 +79,7 @@ class Narrator:
         if champion is not None and champion != self._champion:
             self._champion = champion
             self._say(f"the worker swapped champion {champion} in, between two records", "green")
-        if partitions and time.monotonic() - self._last_progress >= _PROGRESS_EVERY_S:
+        if predicted and time.monotonic() - self._last_progress >= _PROGRESS_EVERY_S:
             self._last_progress = time.monotonic()
             self._say(_progress(partitions, predicted))
 

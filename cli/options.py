@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -13,7 +14,12 @@ from typing import Any, TypeVar
 
 import click
 
+from core.errors import UsageError
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+DEMO_MARKER = "demo.json"
+DEMO_VARIABLE = "HEADRACE_DEMO"
 
 project_argument = click.argument("project", type=click.Path(path_type=Path))
 
@@ -40,8 +46,31 @@ def write_json(content: Any, file: str) -> None:
     if file == "-":
         click.echo(text)
     else:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_text(text + "\n", encoding="utf-8")
+        try:
+            Path(file).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--json {file}: cannot be written: {error.strerror}") from error
+
+
+def check_writable(file: str | None) -> None:
+    """Refuse a ``--json`` that could not be written, before anything else is done.
+
+    Raises
+    ------
+    UsageError
+        If the folder does not exist or may not be written to, or the file is a folder.
+    """
+    if file in (None, "-"):
+        return
+    path = Path(str(file))
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"--json {file}: cannot be written; name a file in a folder that exists, or - to print it")
+
+
+def keep_from_demo(state: Path) -> None:
+    """Make a state folder one that a demo does not start over in: services of the user's work on it now."""
+    if not os.environ.get(DEMO_VARIABLE):
+        (state / DEMO_MARKER).unlink(missing_ok=True)
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

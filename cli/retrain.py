@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import json_option, log_to_stderr, project_argument, stop_on_signals, write_json
+from cli.options import json_option, keep_from_demo, log_to_stderr, project_argument, stop_on_signals, write_json
 from core.audit import Ledger, RetrainRequest
 from core.durations import format_time
 from core.errors import UsageError
@@ -39,6 +39,7 @@ def retrain(project: Path, json_file: str | None, trigger: str) -> None:
     log_to_stderr()
     stop = stop_on_signals()
     loaded = load_project(project)
+    keep_from_demo(loaded.state)
     ledger = Ledger(loaded.ledger)
     request = _request(loaded, ledger, trigger)
     click.echo(f"requested {request.id}, with what was known at {format_time(request.event_time)}", err=True)
@@ -65,6 +66,8 @@ def _request(project: Project, ledger: Ledger, trigger: str) -> RetrainRequest:
     from flows.lease import progress
 
     event_time = progress(project, TableStore(project.tables))
+    if event_time <= 0:
+        raise UsageError(f"{project.state}: no labelled examples yet; let 'headrace worker' run first")
     request = RetrainRequest(
         id=f"{trigger}-{format_time(event_time)}-{time.time_ns() // 1_000_000:x}",
         trigger=trigger,

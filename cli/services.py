@@ -6,14 +6,15 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import bootstrap_option, log_to_stderr, project_argument, stop_on_signals
+from cli.options import bootstrap_option, keep_from_demo, log_to_stderr, project_argument, stop_on_signals
 from core.errors import BrokerError, HeadraceError, UsageError
+from core.features import load_features
 from core.project import Project, load_project
 from core.status import read_status, refuse_second
 
@@ -41,8 +42,10 @@ def worker(project: Path, bootstrap: str | None, lockstep: bool) -> None:
     stop = stop_on_signals()
     loaded = load_project(project, bootstrap=bootstrap)
     refuse_second(loaded.status, "worker")
-    with _some_broker(loaded) as connected:
-        _work(connected, stop, lockstep=lockstep)
+    keep_from_demo(loaded.state)
+    load_features(loaded)
+    with _some_broker(loaded) as (connected, is_there):
+        _work(connected, stop, is_there, lockstep=lockstep)
 
 
 def _settle_threads() -> None:
@@ -51,8 +54,14 @@ def _settle_threads() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _work(project: Project, stop: threading.Event, *, lockstep: bool) -> None:
-    """Run workers until told to stop; one that lost its broker is followed by another, from the last snapshot."""
+def _work(project: Project, stop: threading.Event, is_there: Callable[[], bool], *, lockstep: bool) -> None:
+    """Run workers until told to stop; one that lost its broker is followed by another, from the last snapshot.
+
+    Raises
+    ------
+    BrokerError
+        If the embedded broker has ended: it cannot come back with its records.
+    """
     from streaming.kafka_client import KafkaBroker
     from streaming.worker import Worker
 
@@ -60,17 +69,26 @@ def _work(project: Project, stop: threading.Event, *, lockstep: bool) -> None:
     while True:
         running = Worker(project, KafkaBroker(str(project.bootstrap_servers)), _watcher(project), lockstep=lockstep)
         try:
-            books = running.run(stop)
+            books = running.run(stop, until=lambda _: not is_there())
         except BrokerError as error:
             if stop.is_set():
                 raise
+            _refuse_ended(is_there)
             pause = 1.0 if running.records else min(pause * 2, _MAX_PAUSE_S)
             _log.error("%s; goes on from the last snapshot in %.0f s", error, pause)
             if stop.wait(pause):
                 raise
         else:
+            _refuse_ended(is_there)
             _log.info("stopped: %d events, %d labels", books.events.received, books.labels.received)
             return
+
+
+def _refuse_ended(is_there: Callable[[], bool]) -> None:
+    if not is_there():
+        raise BrokerError(
+            "the embedded broker has ended; start the worker again: its state goes on, its topics are new"
+        )
 
 
 def _watcher(project: Project) -> ChampionWatcher:
@@ -85,19 +103,19 @@ def _watcher(project: Project) -> ChampionWatcher:
 
 
 @contextlib.contextmanager
-def _some_broker(project: Project) -> Iterator[Project]:
-    """Yield the project on its broker; on the embedded one where none was named."""
+def _some_broker(project: Project) -> Iterator[tuple[Project, Callable[[], bool]]]:
+    """Yield the project on its broker, the embedded one where none was named, and whether that can come back."""
     if project.bootstrap_servers:
-        yield project
+        yield project, lambda: True
         return
     from streaming.embedded import EmbeddedBroker, running_broker
 
     if address := running_broker(project.state):
-        yield project.with_broker(address)
+        yield project.with_broker(address), lambda: running_broker(project.state) is not None
         return
     with EmbeddedBroker(project.state) as broker:
         click.echo(f"embedded broker at {broker.bootstrap_servers} (in memory; it forgets when this ends)", err=True)
-        yield project.with_broker(broker.bootstrap_servers)
+        yield project.with_broker(broker.bootstrap_servers), lambda: broker.is_running
 
 
 @click.command(epilog="Example: PREFECT_API_URL=http://localhost:4200/api headrace monitor examples/flights")
@@ -112,6 +130,7 @@ def monitor(project: Path, poll: float) -> None:
     stop = stop_on_signals()
     loaded = load_project(project)
     refuse_second(loaded.status, "monitor")
+    keep_from_demo(loaded.state)
     from core.audit import Ledger
     from core.store import TableStore
     from monitoring.alerts import make_sender

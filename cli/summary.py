@@ -38,7 +38,7 @@ def summary_of(project: Project, seconds: float) -> dict[str, Any]:
         "champion": {"version": worker.get("champion")},
         "quality": quality_of(project),
         "seconds": round(seconds, 1),
-        "events_per_second": round(books.events.received / busy, 1) if busy else None,
+        "events_per_second": round((worker.get("events") or 0) / busy, 1) if busy else None,
         "peak_memory_mb": worker.get("peak_memory_mb"),
     }
 

@@ -61,7 +61,7 @@ class FeatureFunction:
             return fields
         try:
             result = self._function(dict(fields), time) if self._wants_time else self._function(dict(fields))
-        except Exception as error:  # the project's code may raise anything
+        except (Exception, SystemExit) as error:  # the project's code may raise anything
             raise FeatureError(f"the feature function raised {type(error).__name__}: {error}") from error
         if not isinstance(result, dict) or result.keys() != self._names:
             raise FeatureError(f"the feature function must return exactly {sorted(self._names)}")

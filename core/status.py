@@ -29,10 +29,10 @@ def write_status(folder: Path, service: str, body: dict[str, Any]) -> None:
 
 
 def read_status(folder: Path, service: str) -> dict[str, Any] | None:
-    """Return the last status of `service`, or None if it never wrote one."""
+    """Return the last status of `service`, or None if there is none that can be read."""
     try:
         content: dict[str, Any] = json.loads((folder / f"{service}.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     return content
 

@@ -69,6 +69,11 @@ class EmbeddedBroker:
         """The broker's process id; 0 when it does not run."""
         return self._process.pid if self._process else 0
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -6,6 +6,7 @@ River model, or an object with ``predict`` and ``learn``) or names a River class
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -110,6 +111,13 @@ class _Factory:
 
     def __call__(self) -> OnlineModel:
         settings, entry = self._project.settings, self._entry
+        if entry.factory not in BUILT_IN and ":" not in entry.factory and not entry.factory.startswith("river."):
+            close = difflib.get_close_matches(entry.factory, BUILT_IN, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ProjectCodeError(
+                f"online expert {entry.name!r}: there is no factory {entry.factory!r}; {hint}known names: "
+                f"{', '.join(sorted(BUILT_IN))}; or write file.py:function, or river.package.Class"
+            )
         try:
             if entry.factory in BUILT_IN:
                 return BUILT_IN[entry.factory](settings, dict(entry.params))

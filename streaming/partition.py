@@ -93,10 +93,10 @@ class Partition:
         }
 
     def push(self, record: RawRecord) -> None:
-        """Take in a polled record; a time stamp from the future counts as `order.max_ahead` from now."""
-        latest = round(time.time() * 1000) + self._settings.order.max_ahead
-        if latest < record.timestamp <= LATEST:  # one beyond that is no time at all, and is dead-lettered
-            record = replace(record, timestamp=latest)
+        """Take in a polled record; outside of lockstep a time stamp from the future counts as now."""
+        now = round(time.time() * 1000)
+        if not self._lockstep and now < record.timestamp <= LATEST:  # later ones are dead-lettered: no time at all
+            record = replace(record, timestamp=now)
         self._merger.push(record, time.monotonic())
 
     def excuse_silence(self) -> None:

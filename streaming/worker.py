@@ -59,6 +59,7 @@ class Worker:
         self._cluster_id = ""
         self._paused: set[TopicPartition] = set()
         self._records = 0
+        self._events_before = 0
         self._busy_s = 0.0
         self._last_status = self._last_flush = self._last_snapshot = self._last_poll = time.monotonic()
 
@@ -124,6 +125,7 @@ class Worker:
         positions = {tp: at for partition in self._partitions.values() for tp, at in partition.positions().items()}
         self._refuse_lost_records(consumer, positions)
         consumer.assign(positions)
+        self._events_before = self.books.events.received
         if self._watcher is not None:
             self._watcher.start()
             self._await_champion()
@@ -171,12 +173,12 @@ class Worker:
     def _turn(self, consumer: Consumer, producer: Producer) -> None:
         idle = all(partition.idle for partition in self._partitions.values())
         self._hold_back(consumer)
+        own_work_s = time.monotonic() - self._last_poll
         records = consumer.poll(_POLL_MS if idle else 0, _POLL_RECORDS)
-        began = time.monotonic()
-        if len(records) >= _POLL_RECORDS or began - self._last_poll > self._settings.order.max_wait / 2000:
+        began = self._last_poll = time.monotonic()
+        if len(records) >= _POLL_RECORDS or own_work_s > self._settings.order.max_wait / 2000:
             for partition in self._partitions.values():
                 partition.excuse_silence()
-        self._last_poll = began
         for record in records:
             self._partitions[record.partition].push(record)
         self._offer_champion()
@@ -245,6 +247,7 @@ class Worker:
                 "champion_ready": ready.pop() if len(ready) == 1 else None,
                 "champion_problem": self._watcher.problem if self._watcher else None,
                 "records": self._records,
+                "events": self.books.events.received - self._events_before,
                 "busy_s": round(self._busy_s, 3),
                 "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                 "partitions": {str(number): part.describe() for number, part in self._partitions.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -327,3 +328,37 @@ def test_the_snapshot_and_the_committed_offsets_agree(tmp_path):
     ends = {topic: len(broker.records(topic)) for topic in (EVENTS, LABELS)}
     assert {place.topic: at for place, at in places.items()} == ends
     assert all(is_clock(broker.records(topic)[-1]) for topic in ends)
+
+
+def test_events_are_predicted_while_the_labels_topic_is_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_module, "_POLL_MS", 100)
+    project = make_project(tmp_path)
+    events = [record for record in easy_stream("binary", 20) if record.topic == EVENTS]
+    deadline = time.monotonic() + 20.0
+
+    worker = run(
+        project,
+        fill(MemoryBroker(), events),
+        lockstep=False,
+        until=lambda one: one.books.events.predicted == 20 or time.monotonic() > deadline,
+    )
+
+    assert worker.books.events.predicted == 20
+
+
+def test_a_record_from_the_future_does_not_let_what_is_pending_expire(tmp_path):
+    project = make_project(tmp_path)
+    now = round(time.time() * 1000)
+    events = [record(f"e{number}", now - 1_000 + number) for number in range(10)]
+    events.append(record("ahead", now, stamp=now + 400 * 24 * 60 * MINUTE))
+
+    worker = run(project, fill(MemoryBroker(), events), lockstep=False)
+
+    assert worker.books.events.expired == 0
+    assert worker.books.events.pending == 11
+    assert worker.partitions[0].state.clock <= round(time.time() * 1000)
+
+
+def record(event_id: str, at: int, *, stamp: int | None = None) -> OutRecord:
+    value = json.dumps({"id": event_id, "at": at, "x": 0.5, "z": -1.0, "c": "a"}).encode()
+    return OutRecord(EVENTS, event_id.encode(), value, at if stamp is None else stamp)
