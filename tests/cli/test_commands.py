@@ -1,0 +1,103 @@
+"""What a person meets on the command line: exit codes, one line of explanation, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+import headrace
+from cli.demo import _prepare_state
+from cli.options import DEMO_MARKER, keep_from_demo
+from core.audit import Ledger
+from core.errors import UsageError
+from core.project import load_project
+
+PROJECT = "name: tiny\nid: id\ntime: t\nfields: {x: number}\nlabel: {path: y}\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "headrace.yaml").write_text(PROJECT)
+    return tmp_path
+
+
+def run(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["headrace", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        headrace.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["worker", "{folder}/none"], "no such file"),
+        (["demo", "{folder}"], "names no recorded stream"),
+        (["demo", "{folder}", "--days", "nan"], "give a number of days"),
+        (["demo", "{folder}", "--speed", "0"], "event seconds per second"),
+        (["status", "{folder}", "--json", "{folder}/none/x.json"], "cannot be written"),
+        (["history", "{folder}", "--json", "{folder}"], "cannot be written"),
+        (["demo", "{folder}", "--json", "{folder}/none/x.json"], "cannot be written"),
+        (["retrain", "{folder}"], "no "),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line_with_exit_code_2(folder, monkeypatch, capsys, arguments, said):
+    code = run(monkeypatch, *[argument.format(folder=folder) for argument in arguments])
+
+    error = capsys.readouterr().err.strip()
+    assert code == 2
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_replay_without_a_broker_says_what_to_start(folder, monkeypatch, capsys):
+    assert run(monkeypatch, "replay", str(folder)) == 4
+    assert "headrace worker" in capsys.readouterr().err
+
+
+def test_a_feature_function_that_does_not_import_is_said_before_anything_starts(folder, monkeypatch, capsys):
+    (folder / "headrace.yaml").write_text(PROJECT + "features: {function: 'f.py:f', outputs: {x: number}}\n")
+    (folder / "f.py").write_text("def f(:\n")
+    assert run(monkeypatch, "worker", str(folder)) == 2
+    assert "does not import" in capsys.readouterr().err
+
+
+def test_history_is_a_list_of_records_in_the_order_they_were_written(folder, monkeypatch, capsys):
+    ledger = Ledger(load_project(folder).ledger)
+    ledger.record("alert", "w1", event_time=0, body={"reasons": ["share 0.5"]})
+    ledger.record("decision", "d1", event_time=1_500, body={"trigger": "drift", "reasons": ["twice"]})
+    ledger.close()
+
+    assert run(monkeypatch, "history", str(folder), "--json", "-") == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert [(entry["kind"], entry["event_time"]) for entry in found] == [
+        ("alert", "1970-01-01T00:00:00Z"),
+        ("decision", "1970-01-01T00:00:01.500Z"),
+    ]
+
+
+def test_status_of_a_project_that_never_ran(folder, monkeypatch, capsys):
+    assert run(monkeypatch, "status", str(folder), "--json", "-") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["worker"]["alive"] is False
+    assert content["champion"] == {"version": None}
+    assert run(monkeypatch, "status", str(folder), "--check", "worker") == 1
+
+
+def test_a_demo_never_starts_over_in_a_state_that_somebody_worked_on(folder, monkeypatch):
+    project = load_project(folder)
+    assert _prepare_state(project, {"days": 1.0}, fresh=False) is False
+    (project.state / "kept").write_text("work")
+    assert _prepare_state(project, {"days": 1.0}, fresh=False) is True
+    assert (project.state / "kept").exists()
+
+    monkeypatch.delenv("HEADRACE_DEMO", raising=False)
+    keep_from_demo(project.state)
+
+    assert not (project.state / DEMO_MARKER).exists()
+    with pytest.raises(UsageError, match="HEADRACE_STATE"):
+        _prepare_state(project, {"days": 2.0}, fresh=True)
+    assert (project.state / "kept").read_text() == "work"
