@@ -60,7 +60,7 @@ def test_from_the_outbox_to_the_promotion(toy: Toy):
         _schedules_are_inactive(prefect.environment())
         pids = [process.pid for _name, process in prefect._processes]
     assert Registry(toy.project).alias(CHAMPION).tags["request"] == "drift-1"
-    assert [record.kind for record in toy.ledger.history()] == ["promotion", "gate", "retraining"]
+    assert [record.kind for record in toy.ledger.history()] == ["gate", "retraining", "promotion"]
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
