@@ -29,10 +29,11 @@ from cli.options import (
     write_json,
 )
 from cli.services import parse_speed, run_replay
-from core.errors import BooksError, HeadraceError, SourceError, UsageError
+from core.errors import BooksError, HeadraceError, UsageError
 from core.processes import end, start_tied
 from core.project import Project, load_project
 from core.status import refuse_second
+from streaming.replay import source_name
 
 _DEFAULT_DAYS = 130.0
 
@@ -59,8 +60,7 @@ def demo(project: Path, bootstrap: str | None, json_file: str | None, days: floa
         raise UsageError(f"--days {days}: give a number of days, such as 90")
     check_writable(json_file)
     loaded = load_project(project, bootstrap=bootstrap)
-    if loaded.settings.replay is None:
-        raise SourceError(f"{loaded.folder}: headrace.yaml names no recorded stream; add 'replay: {{source: ...}}'")
+    loaded.load_function(source_name(loaded))
     for service in ("worker", "monitor"):
         refuse_second(loaded.status, service)
     began = time.monotonic()

@@ -71,6 +71,21 @@ class RealPace:
         say_time(last_time + 1)
 
 
+def source_name(project: Project) -> str:
+    """Return the function that the project names as its recorded stream.
+
+    Raises
+    ------
+    SourceError
+        If it names none.
+    """
+    if project.settings.replay is None:
+        raise SourceError(
+            f"{project.folder}: headrace.yaml names no recorded stream; add 'replay: {{source: file.py:function}}'"
+        )
+    return project.settings.replay.source
+
+
 def read_source(project: Project, days: float | None, resume_after: int | None = None) -> Iterator[Item]:
     """Yield the project's recorded stream, its first `days` days, in time order.
 
@@ -86,11 +101,7 @@ def read_source(project: Project, days: float | None, resume_after: int | None =
     SourceError
         If no source is named, or it yields something else than promised.
     """
-    if project.settings.replay is None:
-        raise SourceError(
-            f"{project.folder}: headrace.yaml names no recorded stream; add 'replay: {{source: file.py:function}}'"
-        )
-    reference = project.settings.replay.source
+    reference = source_name(project)
     end: float | None = None
     last = -1
     for item in _items(project.load_function(reference), reference):
