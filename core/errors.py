@@ -8,14 +8,16 @@
     │   ├── ProjectCodeError                 features.py / models.py of the project
     │   └── SourceError                      the recorded stream to replay
     ├── BrokerError            exit code 4   Kafka is not reachable or refused
-    │   └── TopicError                       topics do not fit together
+    │   ├── TopicError                       topics do not fit together
+    │   └── FencedError                      another worker has taken the partition over
     ├── StoreError             exit code 5   a table could not be read or written
     ├── CheckpointError        exit code 6   state on disk cannot be trusted
     ├── RegistryError          exit code 7   MLflow is not reachable, or an alias cannot be loaded
     ├── PrefectError           exit code 8   Prefect is not reachable or refused
     ├── BooksError             exit code 9   the books do not balance
     ├── PortInUseError         exit code 10  another process listens there
-    └── AlreadyRunningError    exit code 11  the same service runs already on this state folder
+    ├── AlreadyRunningError    exit code 11  the same service runs already on this state folder
+    └── StuckError             exit code 12  a step did not end within ``state.deadline``
 
 Third-party exceptions are translated into these in the one file that imports the vendor, and
 nowhere else. ``BadRecord`` is not here on purpose: a bad record is a value
@@ -59,6 +61,10 @@ class TopicError(BrokerError):
     """Topics are missing, or do not fit together (partition counts, keys)."""
 
 
+class FencedError(BrokerError):
+    """Another worker has taken the partition over; whatever was not committed is the other's to do."""
+
+
 class StoreError(HeadraceError):
     """A Delta table could not be read or written."""
 
@@ -99,3 +105,9 @@ class AlreadyRunningError(HeadraceError):
     """The same service already runs on this state folder."""
 
     exit_code = 11
+
+
+class StuckError(HeadraceError):
+    """A poll, commit, flush or snapshot did not end within its deadline."""
+
+    exit_code = 12

@@ -97,6 +97,7 @@ class TopicSettings(Section):
     labels: str | None = Field(None, description="the labels topic; <name>.labels if left out")
     predictions: str | None = Field(None, description="served predictions; <name>.predictions if left out")
     dead_letters: str | None = Field(None, description="bad records; <name>.dead-letters if left out")
+    journal: str | None = Field(None, description="the order that was decided; <name>.journal if left out")
     kind: OneTopicSettings | None = Field(None, description="for events and labels in one topic")
     partitions: PositiveInt = Field(1, description="partitions of topics that headrace creates")
     create: bool = Field(True, description="whether missing topics are created")
@@ -227,12 +228,38 @@ class AlertSettings(Section):
 
 
 class StateSettings(Section):
-    """Where and how often state is made durable."""
+    """Where and how often state is made durable, and how much of it is kept in memory."""
 
+    guarantee: Literal["exactly_once", "at_least_once"] = Field(
+        "exactly_once",
+        description="exactly_once: predictions, journal and offsets in one Kafka transaction; at_least_once for brokers "
+        "without transactions, such as the embedded one: after a crash some predictions are published again, equal",
+    )
+    uri: str | None = Field(
+        None,
+        description="folder or object store (s3://bucket/path) of the snapshots and tables, which every worker of the "
+        "project must reach; the state folder if left out",
+    )
+    commit_every: Duration = Field(100, description="wall-clock time after which what was predicted is committed")
     snapshot_every: Duration = Field(MINUTE, description="wall-clock time between snapshots of the learners")
+    recover_within: Duration = Field(
+        5_000,
+        description="busy time after which a snapshot is made early: about what a restart has to work through again",
+    )
     flush_rows: PositiveInt = Field(50_000, description="rows after which the tables are written")
     flush_every: Duration = Field(MINUTE, description="wall-clock time after which the tables are written")
     max_pending: PositiveInt = Field(500_000, description="events that may wait for their label, a partition")
+    max_in_memory: PositiveInt = Field(
+        50_000, description="ids that a partition keeps in memory; older ones wait on disk, in the state folder"
+    )
+    deadline: Duration = Field(
+        MINUTE,
+        ge=1_000,
+        description="time that one poll, commit, flush or snapshot may take before the worker gives up",
+    )
+    session_timeout: Duration = Field(
+        10_000, ge=6_000, description="time after which the other workers take over from one that is not heard of"
+    )
 
 
 class ReplaySettings(Section):
@@ -301,10 +328,13 @@ class Settings(Section):
             raise ValueError(f"{sorted(reserved)[0]!r} is a reserved name; call the online expert something else")
         if self.task == "binary" and self.label.positive == self.label.negative:
             raise ValueError("label.positive and label.negative are the same; give each its own value")
-        if loop := {self.predictions_topic, self.dead_letters_topic} & set(self.input_topics):
+        outputs = [self.predictions_topic, self.dead_letters_topic, self.journal_topic]
+        if loop := set(outputs) & set(self.input_topics):
             raise ValueError(
-                f"topic {sorted(loop)[0]!r} would be read and written; give predictions and dead_letters others"
+                f"topic {sorted(loop)[0]!r} would be read and written; give predictions, dead_letters and journal others"
             )
+        if len(set(outputs)) < len(outputs):
+            raise ValueError("predictions, dead_letters and journal need a topic each; give them different names")
         if clash := _same_but_for_case([*self.feature_kinds]) or _same_but_for_case(names):
             raise ValueError(
                 f"{clash[0]!r} and {clash[1]!r} differ in case only, which tables do not tell apart; rename one"
@@ -341,6 +371,10 @@ class Settings(Section):
     @property
     def dead_letters_topic(self) -> str:
         return self.topics.dead_letters or f"{self.name}.dead-letters"
+
+    @property
+    def journal_topic(self) -> str:
+        return self.topics.journal or f"{self.name}.journal"
 
     @property
     def input_topics(self) -> list[str]:

@@ -1,0 +1,102 @@
+"""What a worker is doing at the moment: named phases, so that one that does not end is noticed.
+
+Every wait on something outside (broker, disk, object store) happens in a phase. A watchdog looks at the
+current one from its own thread; past the deadline the worker says that it is not ready and ends, because a
+blocked call of a client library cannot be interrupted, and the next worker goes on from the last commit.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+Phase = Literal[
+    "poll",
+    "step",
+    "produce",
+    "journal",
+    "commit",
+    "abort",
+    "flush",
+    "snapshot write",
+    "snapshot fsync",
+    "snapshot rename",
+    "table flush",
+]
+_LOOKS_PER_DEADLINE = 20
+
+
+class Phases:
+    """Tells which phase runs, and since when; `enter` may be overridden to observe every phase's start.
+
+    Examples
+    --------
+    >>> phases = Phases()
+    >>> with phases.enter("commit"):
+    ...     phases.current[0]
+    'commit'
+    >>> phases.current is None
+    True
+    """
+
+    def __init__(self) -> None:
+        self.current: tuple[Phase, float] | None = None
+
+    @contextmanager
+    def enter(self, phase: Phase) -> Iterator[None]:
+        """Be in `phase` while the block runs; phases may be nested, the inner one counts."""
+        outer = self.current
+        self.current = (phase, time.monotonic())
+        try:
+            yield
+        finally:
+            self.current = outer and (outer[0], time.monotonic())
+
+
+class Watchdog:
+    """Calls `bark` once, from its own thread, when a phase lasts longer than the deadline.
+
+    Time during which this process did not run at all (SIGSTOP, a sleeping host) does not count: the watchdog
+    did not run either, and notices.
+
+    Parameters
+    ----------
+    phases : Phases
+        What to watch.
+    deadline_s : float
+        The longest time for one phase, s.
+    bark : callable
+        Gets the name of the phase and the seconds it has lasted.
+    """
+
+    def __init__(self, phases: Phases, deadline_s: float, bark: Callable[[Phase, float], None]) -> None:
+        self._phases = phases
+        self._deadline_s = deadline_s
+        self._bark = bark
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        pause = self._deadline_s / _LOOKS_PER_DEADLINE
+        looked = time.monotonic()
+        asleep_until = looked
+        while not self._stop.wait(pause):
+            now = time.monotonic()
+            if now - looked > pause + self._deadline_s / 2:
+                asleep_until = now
+            looked = now
+            current = self._phases.current
+            if current is not None and now - max(current[1], asleep_until) > self._deadline_s:
+                self._bark(current[0], now - current[1])
+                return
