@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from core.audit import Ledger
     from core.registry import Registry
     from streaming.champion import ChampionWatcher
+    from streaming.kafka_client import KafkaBroker
     from streaming.replay import Pace, Published
 
 _log = logging.getLogger("headrace")
@@ -32,20 +33,22 @@ _MAX_PAUSE_S = 30.0
 @project_argument
 @bootstrap_option
 @click.option("--lockstep", is_flag=True, help="For replays: wait for the loop at each window; never in production.")
-def worker(project: Path, bootstrap: str | None, lockstep: bool) -> None:
+@click.option("--instance", default="", metavar="NAME", help="Tells workers apart that share a state folder.")
+def worker(project: Path, bootstrap: str | None, lockstep: bool, instance: str) -> None:
     """Predict every event of the stream and learn from every label, until Ctrl-C.
 
-    Without a broker of yours it starts the embedded one, for as long as it runs.
+    Several workers share the partitions of a project. Without a broker of yours it starts the embedded one, for as
+    long as it runs.
     """
     _settle_threads()
     log_to_stderr()
     stop = stop_on_signals()
     loaded = load_project(project, bootstrap=bootstrap)
-    refuse_second(loaded.status, "worker")
+    refuse_second(loaded.status, "worker", instance)
     keep_from_demo(loaded.state)
     load_features(loaded)
     with _some_broker(loaded) as (connected, is_there):
-        _work(connected, stop, is_there, lockstep=lockstep)
+        _work(connected, stop, is_there, lockstep=lockstep, instance=instance)
 
 
 def _settle_threads() -> None:
@@ -54,7 +57,21 @@ def _settle_threads() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _work(project: Project, stop: threading.Event, is_there: Callable[[], bool], *, lockstep: bool) -> None:
+def broker_of(project: Project) -> KafkaBroker:
+    """Return the project's broker; the embedded one has no transactions that can be relied on."""
+    from streaming.embedded import running_broker
+    from streaming.kafka_client import KafkaBroker
+
+    address = str(project.bootstrap_servers)
+    embedded = running_broker(project.state) == address
+    if embedded and project.settings.state.guarantee == "exactly_once":
+        _log.info("the embedded broker has no transactions: at least once")
+    return KafkaBroker(address, transactional=not embedded)
+
+
+def _work(
+    project: Project, stop: threading.Event, is_there: Callable[[], bool], *, lockstep: bool, instance: str
+) -> None:
     """Run workers until told to stop; one that lost its broker is followed by another, from the last snapshot.
 
     Raises
@@ -62,12 +79,11 @@ def _work(project: Project, stop: threading.Event, is_there: Callable[[], bool],
     BrokerError
         If the embedded broker has ended: it cannot come back with its records.
     """
-    from streaming.kafka_client import KafkaBroker
     from streaming.worker import Worker
 
     pause = 1.0
     while True:
-        running = Worker(project, KafkaBroker(str(project.bootstrap_servers)), _watcher(project), lockstep=lockstep)
+        running = Worker(project, broker_of(project), _watcher(project), lockstep=lockstep, instance=instance)
         try:
             books = running.run(stop, until=lambda _: not is_there())
         except BrokerError as error:
@@ -208,11 +224,10 @@ def run_replay(
     UsageError
         If lockstep is asked for and no worker in lockstep runs here.
     """
-    from streaming.kafka_client import KafkaBroker
     from streaming.replay import publish, read_source
     from streaming.topics import ensure_topics
 
-    broker = KafkaBroker(str(project.bootstrap_servers))
+    broker = broker_of(project)
     _, partitions = ensure_topics(broker, project.settings)
     producer = broker.producer()
     try:

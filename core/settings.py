@@ -232,8 +232,8 @@ class StateSettings(Section):
 
     guarantee: Literal["exactly_once", "at_least_once"] = Field(
         "exactly_once",
-        description="exactly_once: predictions, journal and offsets in one Kafka transaction; at_least_once for brokers "
-        "without transactions, such as the embedded one: after a crash some predictions are published again, equal",
+        description="exactly_once: predictions, journal and offsets in one Kafka transaction; at_least_once for "
+        "brokers without transactions, such as the embedded one: after a crash some predictions come again, equal",
     )
     uri: str | None = Field(
         None,
@@ -331,7 +331,7 @@ class Settings(Section):
         outputs = [self.predictions_topic, self.dead_letters_topic, self.journal_topic]
         if loop := set(outputs) & set(self.input_topics):
             raise ValueError(
-                f"topic {sorted(loop)[0]!r} would be read and written; give predictions, dead_letters and journal others"
+                f"topic {sorted(loop)[0]!r} would be read and written; name another for what headrace writes"
             )
         if len(set(outputs)) < len(outputs):
             raise ValueError("predictions, dead_letters and journal need a topic each; give them different names")

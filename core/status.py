@@ -19,19 +19,48 @@ from core.errors import AlreadyRunningError
 FRESH_S = 30.0
 
 
-def write_status(folder: Path, service: str, body: dict[str, Any]) -> None:
-    """Replace the status of `service`; ``pid``, ``host`` and ``updated_at`` (wall clock, s) are added."""
+def write_status(folder: Path, service: str, body: dict[str, Any], instance: str = "") -> None:
+    """Replace the status of `service`; ``pid``, ``host`` and ``updated_at`` (wall clock, s) are added.
+
+    Several processes of one service on one folder each have an `instance` name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**body, "pid": os.getpid(), "host": socket.gethostname(), "updated_at": time.time()})
-    part = folder / f".{service}.{os.getpid()}.part"
+    name = _file_name(service, instance)
+    part = folder / f".{name}.{os.getpid()}.part"
     part.write_text(text, encoding="utf-8")
-    part.replace(folder / f"{service}.json")
+    part.replace(folder / name)
 
 
-def read_status(folder: Path, service: str) -> dict[str, Any] | None:
-    """Return the last status of `service`, or None if there is none that can be read."""
+def read_status(folder: Path, service: str, instance: str | None = None) -> dict[str, Any] | None:
+    """Return the last status of `service`, or None if there is none that can be read.
+
+    Without an `instance`, what all of them say: the partitions of those alive, and otherwise the latest word.
+    """
+    if instance is not None:
+        return _read(folder / _file_name(service, instance))
+    found = [status for path in _files(folder, service) if (status := _read(path)) is not None]
+    found.sort(key=lambda status: (is_alive(status), float(status["updated_at"])))
+    if not found:
+        return None
+    alive = [status for status in found if is_alive(status)] or found
+    merged = dict(found[-1])
+    if "partitions" in merged:
+        merged["partitions"] = {n: part for status in alive for n, part in (status.get("partitions") or {}).items()}
+    return merged
+
+
+def _file_name(service: str, instance: str) -> str:
+    return f"{service}@{instance}.json" if instance else f"{service}.json"
+
+
+def _files(folder: Path, service: str) -> list[Path]:
+    return [folder / _file_name(service, ""), *sorted(folder.glob(_file_name(service, "*")))]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads((folder / f"{service}.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     return content
@@ -46,15 +75,15 @@ def is_alive(status: dict[str, Any] | None) -> bool:
     return _runs(int(status["pid"]))
 
 
-def refuse_second(folder: Path, service: str) -> None:
-    """Refuse to start `service` where another process of it runs on the same state.
+def refuse_second(folder: Path, service: str, instance: str = "") -> None:
+    """Refuse to start `service` where another process of it (of that name) runs on the same state.
 
     Raises
     ------
     AlreadyRunningError
         If a live process wrote the service's status.
     """
-    status = read_status(folder, service)
+    status = read_status(folder, service, instance)
     if status and is_alive(status) and not (_is_here(status) and status["pid"] == os.getpid()):
         raise AlreadyRunningError(
             f"{service} already runs on {folder.parent} (process {status['pid']}); "

@@ -34,10 +34,21 @@ _log = logging.getLogger("headrace.checkpoint")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A partition's state, and the broker whose offsets it names."""
+    """A partition's state, the broker whose offsets it names, and where the journal goes on from it.
+
+    Attributes
+    ----------
+    journal : int
+        Offset of the first journal entry that is not in the state.
+    term, owner
+        The how manieth owner of the partition wrote it, and its name in the journal.
+    """
 
     state: State
     cluster_id: str
+    journal: int = 0
+    term: int = 0
+    owner: str = ""
 
 
 def load_key(state_folder: Path) -> bytes:
@@ -86,7 +97,14 @@ class Checkpoints:
     def save(self, partition: int, snapshot: Snapshot) -> Path:
         """Write a snapshot: part file, fsync, rename, fsync of the folder; then drop the oldest."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        header = {**self._stamp, "cluster_id": snapshot.cluster_id, "positions": snapshot.state.positions}
+        header = {
+            **self._stamp,
+            "cluster_id": snapshot.cluster_id,
+            "positions": snapshot.state.positions,
+            "journal": snapshot.journal,
+            "term": snapshot.term,
+            "owner": snapshot.owner,
+        }
         content = _frame(header, zlib.compress(pickle.dumps(snapshot.state, protocol=5), 1))
         path = self._folder / f"partition-{partition:04d}.{snapshot.state.step:016d}.snapshot"
         part = path.with_suffix(".part")
@@ -145,7 +163,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"{path}: does not fit the code of this project any more: {type(error).__name__}: {error}"
             ) from error
-        return Snapshot(state, header["cluster_id"])
+        return Snapshot(state, header["cluster_id"], header["journal"], header["term"], header["owner"])
 
     def _import_project_code(self) -> None:
         """Import the files whose classes the experts of a snapshot may be of."""

@@ -1,8 +1,7 @@
-"""Any Kafka-protocol broker, through kafka-python: the only module that imports it.
+"""Any Kafka-protocol broker, through kafka-python, which only the modules ``streaming/kafka_*.py`` import.
 
-kafka-python's exceptions end here: each becomes a :class:`core.errors.BrokerError` (or
-:class:`~core.errors.TopicError`) that names the address and what to do. Trouble that passes is
-retried with exponential backoff first; polling just returns nothing meanwhile.
+Trouble that passes is retried with growing pauses first (:mod:`streaming.kafka_access`); polling just returns
+nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import kafka.errors as kafka_errors
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -20,131 +18,26 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.structs import OffsetAndMetadata
 
 from core.errors import BrokerError, TopicError
-from streaming.kafka_address import await_listener, growing_pauses, parse_addresses
+from streaming.kafka_access import (
+    CLOSE_TIMEOUT_S,
+    FOREIGN,
+    MEBIBYTE,
+    REQUEST_TIMEOUT_MS,
+    UNFLUSHED_BYTES,
+    Access,
+    IsolationLevel,
+    Result,
+    broker_error,
+    is_transient,
+)
+from streaming.kafka_address import parse_addresses
 from streaming.kafka_log import limit_kafka_log
-from streaming.transport import ClusterInfo, OutRecord, RawRecord, TopicPartition
-
-IsolationLevel = Literal["read_uncommitted", "read_committed"]
-Result = TypeVar("Result")
-
-REQUEST_TIMEOUT_MS, RECONNECT_PAUSE_MS = 10_000, 2_000
-CLOSE_TIMEOUT_S = 5.0
-MEBIBYTE = 1 << 20
-UNFLUSHED_BYTES = 32 * MEBIBYTE  # kafka-python's own buffer has no bound
-FOREIGN = (kafka_errors.KafkaError, OSError, RuntimeError)
+from streaming.kafka_membership import GroupMembership, StaticMembership
+from streaming.kafka_publisher import PlainPublisher, TransactionalPublisher, close, send
+from streaming.phases import Phases
+from streaming.transport import ClusterInfo, Membership, OutRecord, RawRecord, TopicPartition
 
 log = logging.getLogger(__name__)
-
-# The first row that fits decides; names are classes of kafka.errors and cover their subclasses.
-# Damage and loss come before what merely passes.
-_ADVICE = [
-    (
-        "UnknownTopicOrPartitionError InvalidTopicError TopicAlreadyExistsError",
-        "check the names under 'topics' in headrace.yaml, or set 'topics.create: true'",
-    ),
-    (
-        "OffsetOutOfRangeError LogTruncationError NoOffsetForPartitionError",
-        "the log does not hold that offset: keep records longer (retention.ms), or start over with an "
-        "empty state folder",
-    ),
-    (
-        "CorruptRecordError UnsupportedCodecError",
-        "the record cannot be read: check the broker's disk, and that producers compress with gzip or lz4",
-    ),
-    (
-        "MessageSizeTooLargeError RecordListTooLargeError",
-        "send smaller records, or raise the topic's max.message.bytes",
-    ),
-    (
-        "AuthorizationError SaslAuthenticationFailedError",
-        "give this client the right to read, write, create and describe the project's topics and group",
-    ),
-    (
-        "UnsupportedVersionError IncompatibleBrokerVersion UnrecognizedBrokerVersion",
-        "use Apache Kafka 2.4 or newer",
-    ),
-    (
-        "ProducerFencedError CommitFailedError FencedInstanceIdError",
-        "another process works under the same name: stop one of the two",
-    ),
-    (
-        "RetriableError",
-        "check that it runs and can be reached, then start again: headrace goes on where it stopped",
-    ),
-]
-_TOPIC_ERRORS = (
-    kafka_errors.UnknownTopicOrPartitionError,
-    kafka_errors.InvalidTopicError,
-    kafka_errors.TopicAlreadyExistsError,
-)
-_LASTING = (  # kafka-python calls some of these retriable; repeating them changes nothing here
-    kafka_errors.CorruptRecordError,
-    kafka_errors.OffsetOutOfRangeError,
-    kafka_errors.TopicAlreadyExistsError,
-)
-
-
-def broker_error(error: BaseException, address: str, doing: str) -> BrokerError:
-    """Turn an exception out of kafka-python into ours: what was done, where, what is wrong, what to do."""
-    kind = TopicError if isinstance(error, _TOPIC_ERRORS) else BrokerError
-    advice = next((text for names, text in _ADVICE if _is_one_of(error, names)), "look into the broker's log")
-    text = " ".join(str(error).split())
-    named = text if type(error).__name__ in text else f"{type(error).__name__}: {text}"
-    return kind(f"{doing}: the Kafka broker at {address} says {named[:300]}; {advice}")
-
-
-def _is_one_of(error: BaseException, names: str) -> bool:
-    if isinstance(error, OSError):
-        error = kafka_errors.KafkaConnectionError(error)
-    return isinstance(error, tuple(getattr(kafka_errors, name) for name in names.split()))
-
-
-def is_transient(error: BaseException) -> bool:
-    """Tell whether trying again may help."""
-    if isinstance(error, _LASTING):
-        return False
-    return isinstance(error, OSError) or bool(getattr(error, "retriable", False))
-
-
-@dataclass(frozen=True)
-class _Access:
-    """Where the broker is and how patiently it is asked."""
-
-    address: str
-    patience_s: float
-
-    def retry(self, doing: str, action: Callable[[], Result]) -> Result:
-        """Do `action`, again after growing pauses while trouble is transient and patience lasts."""
-        deadline = time.monotonic() + self.patience_s
-        for pause in growing_pauses():
-            try:
-                return action()
-            except FOREIGN as error:
-                if not is_transient(error) or time.monotonic() + pause > deadline:
-                    raise broker_error(error, self.address, doing) from error
-            time.sleep(pause)
-        raise AssertionError("pauses never end")
-
-    def connect(self, make: Callable[..., Result], **options: Any) -> Result:
-        """Build a client of kafka-python once something listens at the address."""
-        deadline = time.monotonic() + self.patience_s
-        await_listener(self.address, deadline)
-        remaining_ms = max(1_000, int((deadline - time.monotonic()) * 1000))
-        try:
-            return make(
-                bootstrap_servers=[part.strip() for part in self.address.split(",")],
-                client_id="headrace",
-                bootstrap_timeout_ms=remaining_ms,
-                reconnect_backoff_max_ms=RECONNECT_PAUSE_MS,
-                **{"request_timeout_ms": REQUEST_TIMEOUT_MS, **options},
-            )
-        except kafka_errors.KafkaTimeoutError as error:
-            raise BrokerError(
-                f"no Kafka broker answers at {self.address}; something listens there but does not speak "
-                "Kafka's protocol: correct HEADRACE_BOOTSTRAP_SERVERS or --bootstrap"
-            ) from error
-        except FOREIGN as error:
-            raise broker_error(error, self.address, "connecting") from error
 
 
 class KafkaBroker:
@@ -158,9 +51,9 @@ class KafkaBroker:
         Seconds for which connecting, describing, creating and committing are tried.
     delivery_timeout_s : float
         Seconds after which a record that is not acknowledged counts as failed.
-    isolation_level : str
-        ``read_committed`` hides aborted transactions, where the broker supports it; the embedded
-        one does not.
+    transactional : bool
+        Whether it has transactions and consumer groups that can be relied on; the embedded one has not. With them
+        only committed records are read.
 
     Raises
     ------
@@ -174,13 +67,14 @@ class KafkaBroker:
         *,
         connect_timeout_s: float = 30.0,
         delivery_timeout_s: float = 30.0,
-        isolation_level: IsolationLevel = "read_uncommitted",
+        transactional: bool = True,
     ) -> None:
         parse_addresses(bootstrap_servers)
         limit_kafka_log()
-        self._access = _Access(bootstrap_servers, connect_timeout_s)
+        self._access = Access(bootstrap_servers, connect_timeout_s)
         self._delivery_timeout_s = delivery_timeout_s
-        self._isolation_level = isolation_level
+        self.transactional = transactional
+        self._isolation_level: IsolationLevel = "read_committed" if transactional else "read_uncommitted"
 
     def describe(self, topics: Sequence[str]) -> ClusterInfo:
         """See :meth:`streaming.transport.Broker.describe`; asks anew each time."""
@@ -192,14 +86,18 @@ class KafkaBroker:
 
         return self._ask("describing topics", ask)
 
-    def create_topics(self, partitions: Mapping[str, int]) -> None:
+    def create_topics(self, partitions: Mapping[str, int], *, kept: Iterable[str] = ()) -> None:
         """See :meth:`streaming.transport.Broker.create_topics`; returns when they can be used."""
+        keep = frozenset(kept)
 
         def create(admin: Any) -> None:
             known = {topic["name"] for topic in admin.describe_topics(list(partitions)) if not topic["error_code"]}
             for topic in partitions.keys() - known:
+                options: dict[str, Any] = {"num_partitions": partitions[topic]}
+                if topic in keep:
+                    options["configs"] = {"retention.ms": "-1", "retention.bytes": "-1"}
                 try:
-                    admin.create_topics({topic: {"num_partitions": partitions[topic]}})
+                    admin.create_topics({topic: options})
                 except kafka_errors.TopicAlreadyExistsError:
                     log.info("topic %s was created by somebody else meanwhile", topic)
             admin.wait_for_topics(list(partitions), timeout_ms=REQUEST_TIMEOUT_MS)
@@ -215,6 +113,32 @@ class KafkaBroker:
         """See :meth:`streaming.transport.Broker.producer`."""
         return KafkaRecordProducer(self, self._access, self._delivery_timeout_s)
 
+    def membership(self, group: str, topic: str, session_timeout_ms: int) -> GroupMembership | StaticMembership:
+        """See :meth:`streaming.transport.Broker.membership`."""
+        if self.transactional:
+            return GroupMembership(self._access, group, topic, session_timeout_ms)
+        return StaticMembership(self.consumer(group), self.describe([topic]).partitions[topic])
+
+    def publisher(
+        self, name: str, membership: Membership, phases: Phases, *, exactly_once: bool
+    ) -> TransactionalPublisher | PlainPublisher:
+        """See :meth:`streaming.transport.Broker.publisher`."""
+        assert isinstance(membership, (GroupMembership, StaticMembership))
+        if exactly_once:
+            assert isinstance(membership, GroupMembership)
+            return TransactionalPublisher(self._access, name, membership.group, phases)
+        return PlainPublisher(self._access, name, membership, phases)
+
+    def trim(self, positions: Mapping[TopicPartition, int]) -> None:
+        """See :meth:`streaming.transport.Broker.trim`."""
+        wanted = {KafkaPartition(*place): at for place, at in positions.items()}
+        if not self.transactional:
+            return
+        try:
+            self._ask("dropping records that are not needed any more", lambda admin: admin.delete_records(wanted))
+        except BrokerError as error:
+            log.warning("%s: they stay", error)
+
     def _ask(self, doing: str, question: Callable[[Any], Result]) -> Result:
         def attempt() -> Result:
             admin = self._access.connect(KafkaAdminClient)
@@ -229,7 +153,7 @@ class KafkaBroker:
 class KafkaRecordConsumer:
     """See :class:`streaming.transport.Consumer`; for one thread."""
 
-    def __init__(self, access: _Access, group: str, isolation_level: IsolationLevel) -> None:
+    def __init__(self, access: Access, group: str, isolation_level: IsolationLevel) -> None:
         self._access = access
         self._consumer: Any = access.connect(
             KafkaConsumer,
@@ -362,7 +286,7 @@ class KafkaRecordProducer:
     so that no caller can take a later success for that of the lost record.
     """
 
-    def __init__(self, broker: KafkaBroker, access: _Access, delivery_timeout_s: float) -> None:
+    def __init__(self, broker: KafkaBroker, access: Access, delivery_timeout_s: float) -> None:
         self._broker = broker
         self._access = access
         self._topics: set[str] = set()
@@ -396,14 +320,7 @@ class KafkaRecordProducer:
         if record.topic not in self._topics:
             self._check_topic(record.topic)
         try:
-            future = self._producer.send(
-                record.topic,
-                key=record.key,
-                value=record.value,
-                headers=list(record.headers),
-                partition=record.partition,
-                timestamp_ms=record.timestamp,
-            )
+            future = send(self._producer, record)
         except (*FOREIGN, ValueError, TypeError) as error:
             raise broker_error(error, self._access.address, f"sending to {record.topic}") from error
         future.add_errback(self._failures.append)
@@ -440,10 +357,7 @@ class KafkaRecordProducer:
         except BrokerError as error:
             unsent = sum(1 for future in self._futures if not future.is_done or future.failed())
             log.error("%d record(s) are lost with this producer: %s", unsent, error)  # noqa: TRY400 - said in full
-        try:
-            self._producer.close(timeout=1.0)
-        except FOREIGN as error:
-            log.debug("closing a producer of %s: %s", self._access.address, error)
+        close(self._producer, self._access.address)
 
     def _wait_for(self, future: Any, deadline: float) -> None:
         try:

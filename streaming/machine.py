@@ -158,6 +158,11 @@ class Machine:
         self._champion = champion
         self.state.champion_version = None if champion is None else champion.version
 
+    @property
+    def champion_version(self) -> int | None:
+        """Version that predicts now."""
+        return None if self._champion is None else self._champion.version
+
     def process(self, records: Sequence[RawRecord]) -> list[Output]:
         """Step through records; the champion predicts them as one batch, everything else one by one."""
         outputs: list[Output] = []

@@ -11,13 +11,22 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Condition
 
-from core.errors import BrokerError, TopicError
+from core.errors import BrokerError, FencedError, TopicError
+from streaming.memory_group import MemoryGroup, MemoryMembership
+from streaming.phases import Phase, Phases
 from streaming.topics import partition_of
-from streaming.transport import ClusterInfo, OutRecord, RawRecord, TopicPartition
+from streaming.transport import ClusterInfo, Membership, OutRecord, RawRecord, TopicPartition
+
+_BEFORE_COMMIT: tuple[Phase, ...] = ("journal", "produce")
 
 
 class MemoryBroker:
     """Topics as lists; gone with the object.
+
+    Parameters
+    ----------
+    transactional : bool
+        Whether publishers write all at once; else one after the other, as on a broker without transactions.
 
     Examples
     --------
@@ -28,18 +37,22 @@ class MemoryBroker:
     [b'7']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, transactional: bool = True) -> None:
+        self.transactional = transactional
         self.cluster_id = uuid.uuid4().hex
         self.changed = Condition()
         self._topics: dict[str, list[list[RawRecord]]] = {}
         self._committed: dict[tuple[str, TopicPartition], int] = {}
+        self._groups: dict[tuple[str, str], MemoryGroup] = {}
+        self._epochs: dict[str, int] = {}
+        self._beginnings: dict[TopicPartition, int] = {}
 
     def describe(self, topics: Sequence[str]) -> ClusterInfo:
         """See :meth:`streaming.transport.Broker.describe`."""
         with self.changed:
             return ClusterInfo(self.cluster_id, {t: len(self._topics[t]) for t in topics if t in self._topics})
 
-    def create_topics(self, partitions: Mapping[str, int]) -> None:
+    def create_topics(self, partitions: Mapping[str, int], *, kept: Iterable[str] = ()) -> None:
         """See :meth:`streaming.transport.Broker.create_topics`."""
         with self.changed:
             for topic, count in partitions.items():
@@ -53,13 +66,42 @@ class MemoryBroker:
         """See :meth:`streaming.transport.Broker.producer`."""
         return MemoryProducer(self)
 
+    def membership(self, group: str, topic: str, session_timeout_ms: int) -> MemoryMembership:
+        """See :meth:`streaming.transport.Broker.membership`."""
+        with self.changed:
+            return self._groups.setdefault((group, topic), MemoryGroup(group, len(self._topics.get(topic, [])))).join()
+
+    def publisher(self, name: str, membership: Membership, phases: Phases, *, exactly_once: bool) -> MemoryPublisher:
+        """See :meth:`streaming.transport.Broker.publisher`."""
+        assert isinstance(membership, MemoryMembership)
+        return MemoryPublisher(self, name, membership, phases, exactly_once=exactly_once)
+
+    def trim(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Drop nothing, but begin there."""
+        with self.changed:
+            self._beginnings.update(positions)
+
+    def begin(self, place: TopicPartition) -> int:
+        """Return the first offset of a partition that is kept."""
+        return self._beginnings.get(place, 0) if self.log(place) is not None else 0
+
+    def fence(self, name: str) -> int:
+        """Shut out whoever published under `name`; return the new epoch."""
+        with self.changed:
+            self._epochs[name] = self._epochs.get(name, 0) + 1
+            return self._epochs[name]
+
+    def is_fenced(self, name: str, epoch: int) -> bool:
+        """Tell whether somebody else has taken `name` over; hold `changed` while relying on it."""
+        return self._epochs.get(name) != epoch
+
     def records(self, topic: str) -> list[RawRecord]:
         """Return everything in `topic`, partition by partition in offset order."""
         with self.changed:
             return [record for log in self._topics.get(topic, []) for record in log]
 
-    def append(self, record: OutRecord) -> None:
-        """Write one record to the end of its partition.
+    def append(self, record: OutRecord) -> int:
+        """Write one record to the end of its partition; return its offset.
 
         Raises
         ------
@@ -79,6 +121,7 @@ class MemoryBroker:
             timestamp = now if record.timestamp is None else record.timestamp
             log.append(RawRecord(record.topic, number, len(log), timestamp, record.key, record.value, record.headers))
             self.changed.notify_all()
+            return len(log) - 1
 
     def log(self, place: TopicPartition) -> list[RawRecord]:
         """Return the records of one partition; hold `changed` while using them."""
@@ -138,9 +181,9 @@ class MemoryConsumer:
         return self._broker.committed(self._group, partitions)
 
     def beginning(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return zero for each partition: nothing is ever dropped here."""
+        """Return where each partition begins."""
         with self._broker.changed:
-            return {place: 0 for place in partitions if self._broker.log(place) is not None}
+            return {place: self._broker.begin(place) for place in partitions}
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         """Commit under the group."""
@@ -170,3 +213,60 @@ class MemoryProducer:
     def close(self) -> None:
         """Refuse what comes after."""
         self._closed = True
+
+
+class MemoryPublisher:
+    """See :class:`streaming.transport.Publisher`: everything is appended at once, or one after the other."""
+
+    def __init__(
+        self, broker: MemoryBroker, name: str, membership: MemoryMembership, phases: Phases, *, exactly_once: bool
+    ) -> None:
+        self._exactly_once = exactly_once
+        self._broker = broker
+        self._name = name
+        self._membership = membership
+        self._phases = phases
+        self._epoch: int | None = None
+
+    def take_over(self) -> None:
+        """Fence the others."""
+        self._epoch = self._broker.fence(self._name)
+
+    def commit(
+        self, journal: OutRecord | None, outputs: Sequence[OutRecord], positions: Mapping[TopicPartition, int]
+    ) -> int:
+        """Append journal and outputs, keep the positions."""
+        if not self._exactly_once:
+            return self._write(journal, outputs, positions, self._phases)
+        for phase in _BEFORE_COMMIT:
+            with self._phases.enter(phase):
+                self._refuse_fenced()
+        with self._phases.enter("commit"), self._broker.changed:
+            self._refuse_fenced()
+            return self._write(journal, outputs, positions, Phases())
+
+    def _write(
+        self,
+        journal: OutRecord | None,
+        outputs: Sequence[OutRecord],
+        positions: Mapping[TopicPartition, int],
+        phases: Phases,
+    ) -> int:
+        behind = 0
+        if journal is not None:
+            with phases.enter("journal"):
+                behind = self._broker.append(journal) + 1
+        for output in outputs:
+            with phases.enter("produce"):
+                self._broker.append(output)
+        with phases.enter("commit"):
+            self._broker.commit(self._membership.group_name, positions)
+        return behind
+
+    def close(self) -> None:
+        """Write nothing any more."""
+        self._epoch = None
+
+    def _refuse_fenced(self) -> None:
+        if self._epoch is None or self._broker.is_fenced(self._name, self._epoch):
+            raise FencedError(f"{self._name} was taken over by another worker")

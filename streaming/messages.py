@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from core.durations import EARLIEST, LATEST, format_time
+from core.settings import Settings
 from streaming.join import Predicted
-from streaming.machine import CHAMPION, DeadLetter
+from streaming.machine import CHAMPION, DeadLetter, Output
 from streaming.transport import OutRecord
 
 MAX_DEAD_LETTER_BYTES = 900_000
 _encoder = msgspec.json.Encoder()
+
+
+def messages_of(outputs: Iterable[Output], settings: Settings) -> list[OutRecord]:
+    """Return what is published of a partition's outputs, in their order."""
+    messages = []
+    for output in outputs:
+        if isinstance(output, Predicted):
+            messages.append(prediction_message(output, settings.predictions_topic))
+        elif isinstance(output, DeadLetter):
+            messages.append(dead_letter_message(output, settings.dead_letters_topic))
+    return messages
 
 
 def prediction_message(predicted: Predicted, topic: str) -> OutRecord:

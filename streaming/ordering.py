@@ -99,6 +99,13 @@ class Merger:
         self._passed[topic], record = self._queues[topic].popleft()
         return record
 
+    def drain(self) -> list[RawRecord]:
+        """Take out everything that waits here, each topic's records in their order."""
+        waiting = [record for queue in self._queues.values() for _, record in queue]
+        for queue in self._queues.values():
+            queue.clear()
+        return waiting
+
     def _may_be_overtaken(self, stamp: int, rank: int, now_s: float) -> bool:
         return any(
             not self._queues[topic]

@@ -1,89 +1,170 @@
-"""One partition at work: its merger, its machine, its tables and its snapshots, wired together.
+"""One partition at work: what is decided, the machine, the journal, the tables and the snapshots, wired together.
 
-Order of what makes it durable (the design's step 7): 1. tables, 2. producer, 3. snapshot, 4. offsets. A
-crash between two of them repeats work and loses none: rows carry steps, and predictions their id.
+What makes it durable, in this order:
+
+1. *commit*: journal entry, predictions, dead letters and offsets, in one transaction;
+2. *flush*: rows of committed steps to the tables;
+3. *snapshot*: the state, and the journal's offset where it is to go on.
+
+A crash between two of them repeats work and loses none: the journal says what was committed and in which
+order, the tables know the last step they have.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from core.durations import LATEST
-from core.features import load_features
+from core.errors import CheckpointError
+from core.models import BatchModel
 from core.project import Project
 from core.store import TableStore
 from streaming.champion import Champion
 from streaming.checkpoint import Checkpoints, Snapshot
-from streaming.experts import build_experts
-from streaming.join import Predicted
-from streaming.machine import DeadLetter, Machine, Output, State
-from streaming.messages import dead_letter_message, prediction_message
-from streaming.ordering import Merger, is_clock
+from streaming.decisions import BATCH, Decision, LiveOrder, ScriptedOrder
+from streaming.journal import Action, Entry, Ownership, Swap, digest_of, journal_record
+from streaming.key_check import KeyCheck
+from streaming.machine import Machine, Output, State
+from streaming.messages import messages_of
+from streaming.phases import Phases
 from streaming.table_writer import TableWriter
-from streaming.topics import foreign_key
-from streaming.transport import Producer, RawRecord, TopicPartition
+from streaming.transport import OutRecord, Publisher, RawRecord, TopicPartition
 
-BATCH = 256
 _MAX_BACKLOG = 20_000
-_CHECKED_KEYS = 1_000
+_MAX_UNCOMMITTED = 4_096
+_SNAPSHOT_SHARE = 10
+_SNAPSHOTS_KEPT = 2
+_MAX_UNWRITTEN = 4  # times state.flush_rows: rows that may wait while the disk is full
+_CHAMPION_PATIENCE_S = 10.0
 _log = logging.getLogger("headrace.worker")
+
+ChampionOf = Callable[[int], BatchModel | None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which partition this is, and who works on it.
+
+    Attributes
+    ----------
+    number, partitions : int
+        The partition, and how many there are.
+    cluster_id : str
+        The broker's.
+    at : Ownership
+        This worker's name in the journal, and the how manieth owner it is.
+    """
+
+    number: int
+    partitions: int
+    cluster_id: str
+    at: Ownership
+
+
+@dataclass
+class _Uncommitted:
+    """What was stepped through since the last commit."""
+
+    step: int
+    since: float = 0.0
+    actions: list[Action] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    messages: list[OutRecord] = field(default_factory=list)
 
 
 class Partition:
-    """Everything that belongs to one partition.
+    """Everything that belongs to one partition; first repeats the journal, then goes on by itself.
 
     Parameters
     ----------
     project : Project
         The project.
-    number : int
-        The partition.
-    snapshot : Snapshot or None
-        The state to go on from; None starts afresh.
-    cluster_id : str
-        The broker's.
-    partitions : int
-        How many there are.
+    place : Place
+        Which partition.
+    machine : Machine
+        With the state to go on from.
+    script : ScriptedOrder
+        What the journal has after that state.
+    journal : int
+        Offset in the journal behind the state, and behind each entry that was repeated.
+    publisher : Publisher
+        Has taken the partition over.
+    champion : callable
+        Gives the model of a version, or None while it is not loaded.
+    published : mapping of str to int
+        Offsets up to which everything that follows was published; {} where the journal tells (exactly once).
+    phases : Phases
+        Told what is being done.
     lockstep : bool
-        Whether order waits for ever for a silent topic, and champions for their event time.
+        See `streaming.decisions.LiveOrder`.
     """
 
     def __init__(
         self,
         project: Project,
-        number: int,
-        snapshot: Snapshot | None,
+        place: Place,
+        machine: Machine,
+        script: ScriptedOrder,
+        journal: int,
+        publisher: Publisher,
+        champion: ChampionOf,
         *,
-        cluster_id: str,
-        partitions: int,
+        published: dict[str, int] | None,
+        phases: Phases,
         lockstep: bool,
     ) -> None:
         settings = project.settings
-        self.number = number
-        self.flushed_through = 0
+        self.number = place.number
+        self.flushed_through = machine.state.clock
+        self.idle = True
         self._settings = settings
+        self._place = place
+        self._machine = machine
+        self._script: ScriptedOrder | None = script
+        self._journal = journal
+        self._publisher = publisher
+        self._champion = champion
+        self._published = published
+        self._phases = phases
         self._lockstep = lockstep
-        self._cluster_id = cluster_id
-        self._machine = Machine(settings, load_features(project), _state(project, snapshot, cluster_id))
-        self._writer = TableWriter(TableStore(project.tables), settings, number)
-        wait = None if lockstep else settings.order.max_wait / 1000
-        self._merger = Merger(settings.input_topics, wait, time.monotonic(), self.state.topic_clocks)
-        self._next_champion: Champion | None = None
-        self._served: int | None = None
-        self._idle = True
+        self._live = LiveOrder(settings, self.state.topic_clocks, lockstep=lockstep)
+        self._writer = TableWriter(TableStore(project.tables), settings, place.number)
+        self._fresh = _Uncommitted(self.state.step)
         self._needs_flush = False
-        self._partitions = partitions
-        self._unchecked = _CHECKED_KEYS
-        self._foreign_key: str | None = None
+        self._opened = self._snapshot_at = self._flushed_at = time.monotonic()
+        self._snapshot_step = self.state.step
+        self._busy_s = self._snapshot_cost_s = 0.0
+        self._keys = KeyCheck(settings, place.number, place.partitions)
+        self._read_to: dict[TopicPartition, int] = {}
+        self._events_before = self.state.books.events.received
+        self._journals_kept: deque[int] = deque(maxlen=_SNAPSHOTS_KEPT)
+        self._waits_for: int | None = self.state.champion_version
+        if not script.entries_left:
+            self._go_live()
 
     @property
     def state(self) -> State:
         """The machine's state."""
         return self._machine.state
+
+    @property
+    def events(self) -> int:
+        """Number of events received here, repeated ones too."""
+        return self.state.books.events.received - self._events_before
+
+    @property
+    def journal_needed(self) -> int:
+        """Journal offset below which no kept snapshot needs an entry."""
+        return self._journals_kept[0] if len(self._journals_kept) == _SNAPSHOTS_KEPT else 0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the journal has been repeated to its end, with the champion that served then."""
+        return self._script is None and self._waits_for is None
 
     def positions(self) -> dict[TopicPartition, int]:
         """Return the next offset of each input topic, 0 where nothing was read."""
@@ -93,164 +174,233 @@ class Partition:
         }
 
     def push(self, record: RawRecord) -> None:
-        """Take in a polled record; outside of lockstep a time stamp from the future counts as now."""
-        now = round(time.time() * 1000)
-        if not self._lockstep and now < record.timestamp <= LATEST:  # later ones are dead-lettered: no time at all
-            record = replace(record, timestamp=now)
-        self._merger.push(record, time.monotonic())
+        """Take in a polled record."""
+        (self._live if self._script is None else self._script).push(record)
+        self._read_to[TopicPartition(record.topic, self.number)] = record.offset + 1
+
+    def read_from(self) -> dict[TopicPartition, int]:
+        """Return the offset of each input topic from which records have not been taken in."""
+        return {**self.positions(), **self._read_to}
 
     def excuse_silence(self) -> None:
         """See `streaming.ordering.Merger.excuse_silence`."""
-        self._merger.excuse_silence(time.monotonic())
+        self._live.excuse_silence()
 
     def full(self) -> list[TopicPartition]:
         """Return the topics that should not be polled now, because the others lag behind."""
+        order = self._live if self._script is None else self._script
         return [
             TopicPartition(topic, self.number)
             for topic in self._settings.input_topics
-            if self._merger.backlog(topic) > _MAX_BACKLOG
+            if order.backlog(topic) > _MAX_BACKLOG
         ]
 
     def offer(self, champion: Champion) -> None:
         """Let `champion` serve: from the next record on, in lockstep from its event time on."""
-        if champion.model.version != self._served:
-            self._next_champion = champion
+        if self.is_live and champion.model.version != self.serving_champion:
+            self._live.coming = champion
 
     @property
     def ready_champion(self) -> int | None:
         """Version that serves, or that will as soon as its time comes."""
-        return self._next_champion.model.version if self._next_champion else self._served
+        return self._live.coming.model.version if self._live.coming else self.serving_champion
 
     @property
     def serving_champion(self) -> int | None:
         """Version that serves now."""
-        return self._served
+        return self._machine.champion_version
 
-    @property
-    def idle(self) -> bool:
-        """Whether the last `work` found nothing to do."""
-        return self._idle
-
-    def resume(self, champion: Champion) -> None:
-        """Go on with the champion that served when the snapshot was made."""
-        self._next_champion = champion
-        self._swap()
-
-    def work(self, producer: Producer) -> int:
-        """Step through a batch of what is ready, publish what follows; return the number of records."""
-        outputs: list[Output] = []
-        taken = self._take()
-        batch: list[RawRecord] = []
-        for record in taken:
-            if is_clock(record):
-                outputs += self._machine.process(batch) + self._tick(record)
-                batch = []
-            else:
-                if self._is_due(record.timestamp):
-                    outputs += self._machine.process(batch)
-                    batch = []
-                    self._swap()
-                batch.append(record)
-        outputs += self._machine.process(batch)
-        if self._unchecked > 0:
-            self._notice_foreign_key(taken, outputs)
-        self._publish(outputs, producer)
-        self._idle = not taken
-        return len(taken)
-
-    def _take(self) -> list[RawRecord]:
-        """Take what is ready out of the merger; a clock record is the last of its batch."""
-        taken: list[RawRecord] = []
-        while len(taken) < BATCH and (record := self._merger.next(time.monotonic())) is not None:
-            taken.append(record)
-            if is_clock(record):
-                break
+    def work(self) -> int:
+        """Step through a batch of what is ready; return the number of records."""
+        began = time.monotonic()
+        unwritten = self._writer.rows >= _MAX_UNWRITTEN * self._settings.state.flush_rows
+        if unwritten or (self._waits_for is not None and not self._regain_champion()):
+            self.idle = True
+            return 0
+        with self._phases.enter("step"):
+            taken = self._lead() if self._script is None else self._follow(self._script)
+        self.idle = taken == 0
+        if taken:
+            self._busy_s += time.monotonic() - began
         return taken
 
-    def flush(self, producer: Producer) -> None:
-        """Make outputs durable: tables, then the producer."""
-        self._writer.flush(self.state.step)
-        producer.flush()
-        self.flushed_through = self.state.clock
-        self._needs_flush = False
+    @property
+    def wants_commit(self) -> bool:
+        """Whether what was stepped through has waited long enough, or is enough, or time was said to have come."""
+        fresh = self._fresh
+        if self._script is not None or not fresh.actions:
+            return False
+        waited = time.monotonic() - fresh.since >= self._settings.state.commit_every / 1000
+        return waited or self._needs_flush or len(fresh.messages) >= _MAX_UNCOMMITTED
 
-    def snapshot(self, checkpoints: Checkpoints) -> None:
-        """Make the state durable; to be called after `flush`."""
-        self.state.topic_clocks = self._merger.clocks
-        checkpoints.save(self.number, Snapshot(self.state, self._cluster_id))
+    def commit(self) -> None:
+        """Make everything durable that was stepped through: journal, outputs and offsets; rows then wait for `flush`.
+
+        Raises
+        ------
+        FencedError
+            If another worker has taken the partition over.
+        BrokerError
+            If it is not known whether it was written; open the partition anew.
+        """
+        fresh = self._fresh
+        if not fresh.actions:
+            return
+        entry = Entry(self._place.at.owner, fresh.step, fresh.actions, self._live.clocks, digest_of(fresh.messages))
+        where = TopicPartition(self._settings.journal_topic, self.number)
+        self._journal = self._publisher.commit(journal_record(entry, where), fresh.messages, self.positions())
+        self._writer.add(fresh.outputs)
+        self._fresh = _Uncommitted(self.state.step)
 
     @property
     def wants_flush(self) -> bool:
-        """Whether a clock record came, or the rows that wait are many."""
-        return self._needs_flush or self._writer.rows >= self._settings.state.flush_rows
+        """Whether time was said to have come, or the rows that wait are many or old."""
+        state = self._settings.state
+        old = self._writer.rows > 0 and time.monotonic() - self._flushed_at >= state.flush_every / 1000
+        return self.is_live and (self._needs_flush or old or self._writer.rows >= state.flush_rows)
+
+    def flush(self) -> None:
+        """Write the rows of all committed steps to the tables; commits first."""
+        self.commit()
+        with self._phases.enter("table flush"):
+            self._writer.flush(self.state.step)
+        self.flushed_through = self.state.clock
+        self._flushed_at = time.monotonic()
+        self._needs_flush = False
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """Whether a restart would have much to repeat; one snapshot costs a tenth of the time at most."""
+        state = self._settings.state
+        if not self.is_live or self.state.step == self._snapshot_step:
+            return False
+        much = max(state.recover_within / 1000, _SNAPSHOT_SHARE * self._snapshot_cost_s)
+        return self._busy_s >= much or time.monotonic() - self._snapshot_at >= state.snapshot_every / 1000
+
+    def snapshot(self, checkpoints: Checkpoints) -> None:
+        """Keep the state; commits and flushes first."""
+        began = time.monotonic()
+        self.flush()
+        self.state.topic_clocks = self._live.clocks
+        at = self._place.at
+        checkpoints.save(
+            self.number,
+            Snapshot(self.state, self._place.cluster_id, journal=self._journal, term=at.term, owner=at.owner),
+        )
+        self._journals_kept.append(self._journal)
+        self._snapshot_step = self.state.step
+        self._snapshot_at = time.monotonic()
+        self._snapshot_cost_s = self._snapshot_at - began
+        self._busy_s = 0.0
+
+    def finish(self, checkpoints: Checkpoints) -> None:
+        """Make everything durable and let go, so that the next one has nothing to repeat."""
+        try:
+            if self.is_live:
+                self.snapshot(checkpoints)
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """Let go without writing anything."""
+        self._publisher.close()
 
     def describe(self) -> dict[str, Any]:
         """Return what the status file says of this partition."""
         state = self.state
         return {
+            "phase": "running" if self.is_live else "recovering",
+            "entries_to_repeat": self._script.entries_left if self._script else 0,
+            "waits_for_champion": self._waits_for,
             "clock": state.clock,
             "first_event": state.first_event,
             "flushed_through": self.flushed_through,
             "positions": state.positions,
             "step": state.step,
+            "term": self._place.at.term,
             "books": state.books.as_dict(),
             "weights": {name: round(weight, 4) for name, weight in state.blend.weights.items()},
             "loss": {name: round(value, 5) for name, value in state.scores.means().items()},
             "scored": state.scores.rows,
-            "champion": self._served,
-            "foreign_key": self._foreign_key,
+            "champion": self.serving_champion,
+            "foreign_key": self._keys.found,
             "champion_failures": self._machine.champion_failures,
             "silenced": {expert.name: expert.silenced for expert in state.experts if expert.silenced},
             "resets": {expert.name: expert.resets for expert in state.experts if expert.resets},
         }
 
-    def _tick(self, record: RawRecord) -> list[Output]:
-        if not self._merger.has_reached(record.timestamp):
-            return self._machine.tick(record, self.state.clock)
-        self._needs_flush = True
-        return self._machine.tick(record, record.timestamp)
+    def _lead(self) -> int:
+        """Decide, do it, and remember it for the journal."""
+        taken = 0
+        for decision in self._live.decide():
+            self._do(decision)
+            self._needs_flush |= decision.said
+            taken += len(decision.records)
+        return taken
 
-    def _is_due(self, time_ms: int) -> bool:
-        coming = self._next_champion
-        return coming is not None and (not self._lockstep or time_ms >= coming.effective_at)
+    def _do(self, decision: Decision) -> None:
+        fresh = self._fresh
+        if not fresh.actions:
+            fresh.since = time.monotonic()
+        outputs = decision.perform(self._machine)
+        self._keys.look(decision.records, outputs)
+        fresh.actions.append(decision.action)
+        fresh.outputs += outputs
+        fresh.messages += messages_of(outputs, self._settings)
 
-    def _swap(self) -> None:
-        assert self._next_champion is not None
-        self._machine.swap(self._next_champion.model)
-        self._served = self._next_champion.model.version
-        self._next_champion = None
+    def _follow(self, script: ScriptedOrder) -> int:
+        """Repeat what the journal says: about a batch of it."""
+        taken = 0
+        while taken < BATCH and (decision := script.decide()) is not None:
+            self._do(decision)
+            taken += len(decision.records)
+            if script.ends_entry() and not self._end_entry(script):
+                break
+        return taken
 
-    def _notice_foreign_key(self, records: Sequence[RawRecord], outputs: Sequence[Output]) -> None:
-        """Explain the first foreign key or partition among the first events; later ones are not looked at."""
-        keys = {record.offset: record.key for record in records if record.topic == self._settings.events_topic}
-        for output in outputs:
-            if not isinstance(output, Predicted) or output.offset not in keys:
-                continue
-            self._unchecked -= 1
-            self._foreign_key = foreign_key(keys[output.offset], output.id, self.number, self._partitions)
-            if self._foreign_key is not None:
-                _log.warning("%s", self._foreign_key)
-                self._unchecked = 0
-            if self._unchecked <= 0:
-                return
+    def _end_entry(self, script: ScriptedOrder) -> bool:
+        """Compare with what was published, publish what was not; return whether there is more to repeat."""
+        offset, entry = script.entry
+        messages = self._fresh.messages
+        if digest_of(messages) != entry.digest:
+            raise CheckpointError(
+                f"partition {self.number}: working through steps {entry.step} to {self.state.step} again gives other "
+                "predictions than were published; has the project's code changed, or does it depend on time or chance? "
+                "Start once with the code as it was, or run: headrace rebuild-state"
+            )
+        positions = self.positions()
+        if self._published is not None and any(at > self._published.get(p.topic, 0) for p, at in positions.items()):
+            self._publisher.commit(None, messages, positions)
+        self._writer.add(self._fresh.outputs)
+        self._fresh = _Uncommitted(self.state.step)
+        self.state.topic_clocks = entry.clocks
+        self._journal = offset + 1
+        if script.next_entry(self.state.step):
+            return True
+        self._go_live()
+        return False
 
-    def _publish(self, outputs: list[Output], producer: Producer) -> None:
-        self._writer.add(outputs)
-        for output in outputs:
-            if isinstance(output, Predicted):
-                producer.send(prediction_message(output, self._settings.predictions_topic))
-            elif isinstance(output, DeadLetter):
-                producer.send(dead_letter_message(output, self._settings.dead_letters_topic))
+    def _go_live(self) -> None:
+        assert self._script is not None
+        self._live = LiveOrder(self._settings, self.state.topic_clocks, lockstep=self._lockstep)
+        for record in self._script.drain():
+            self._live.push(record)
+        self._script = None
 
+    def _regain_champion(self) -> bool:
+        """Let the champion predict that served when the state was kept; return whether records may be taken.
 
-def _state(project: Project, snapshot: Snapshot | None, cluster_id: str) -> State:
-    """Return the state to start from; on another broker than the snapshot's, offsets begin again."""
-    experts = build_experts(project)
-    if snapshot is None:
-        return State.fresh(project.settings, experts)
-    state = snapshot.state
-    for expert, fresh in zip(state.experts, experts, strict=True):
-        expert.attach(fresh)
-    if snapshot.cluster_id != cluster_id:
-        state.positions, state.topic_clocks = {}, {}
-    return state
+        To repeat the journal it has to be there; to go on live without it is a decision like any other.
+        """
+        version = self._waits_for
+        assert version is not None
+        model = self._champion(version)
+        if model is not None:
+            self._machine.swap(model)
+        elif self._script is not None or self._lockstep or time.monotonic() - self._opened < _CHAMPION_PATIENCE_S:
+            return False
+        else:
+            _log.warning("partition %d: champion %d cannot be loaded; goes on without it", self.number, version)
+            self._do(Decision(Swap(None)))
+        self._waits_for = None
+        return True

@@ -87,8 +87,8 @@ def foreign_key(record_key: bytes | None, event_id: str, partition: int, partiti
 
 
 def co_partitioned(settings: Settings) -> list[str]:
-    """Name the topics that must have equal partition counts: the inputs and the predictions."""
-    return [*settings.input_topics, settings.predictions_topic]
+    """Name the topics that must have equal partition counts: the inputs, the predictions and the journal."""
+    return [*settings.input_topics, settings.predictions_topic, settings.journal_topic]
 
 
 def check_partitions(topics: Sequence[str], partitions: Mapping[str, int]) -> int:
@@ -104,7 +104,7 @@ def check_partitions(topics: Sequence[str], partitions: Mapping[str, int]) -> in
         listed = ", ".join(f"{topic} has {count}" for topic, count in counts.items())
         largest = max(counts.values())
         raise TopicError(
-            f"events, labels and predictions need equal partition counts, so that an event meets its label: "
+            f"events, labels, predictions and journal need equal partition counts, so that an event meets its label: "
             f"{listed}; create the smaller ones anew with {largest} partitions and publish their records "
             "again (adding partitions alone leaves old records where they are), or name other topics under "
             "'topics' in headrace.yaml"
@@ -144,7 +144,9 @@ def ensure_topics(broker: Broker, settings: Settings) -> tuple[ClusterInfo, int]
         )
     if missing:
         default = settings.topics.partitions
-        broker.create_topics({t: existing or default if t in together else default for t in missing})
+        counts = {t: existing or default if t in together else default for t in missing}
+        # retention goes by a record's own time: what is recorded, or replayed, would be gone at once
+        broker.create_topics(counts, kept=counts if settings.replay else [settings.journal_topic])
         info = broker.describe(wanted)
         if unseen := [topic for topic in wanted if topic not in info.partitions]:
             raise TopicError(f"the broker accepted the topic {', '.join(unseen)} but does not show it; see its log")

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from streaming.phases import Phases
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
@@ -143,17 +145,111 @@ class Producer(Protocol):
         """Flush what can be flushed and disconnect; what is lost by that is logged as an error."""
 
 
+@dataclass(frozen=True)
+class Rebalance:
+    """What became of this member's partitions since it was last asked.
+
+    Attributes
+    ----------
+    assigned
+        It may work on these from now on.
+    revoked
+        It is asked to give these up: make them durable, then `Membership.release` them.
+    lost
+        Others may have these already: drop them, write nothing.
+    """
+
+    assigned: frozenset[int] = frozenset()
+    revoked: frozenset[int] = frozenset()
+    lost: frozenset[int] = frozenset()
+
+
+class Membership(Protocol):
+    """A worker's place in the group of workers; says which partitions are its own. For one thread."""
+
+    def poll(self) -> Rebalance:
+        """Return what changed; to be called at every turn.
+
+        Raises
+        ------
+        BrokerError
+            If the group cannot be joined for a reason that lasts.
+        """
+
+    def release(self, partitions: Iterable[int]) -> None:
+        """Let others have partitions that were revoked."""
+
+    def close(self) -> None:
+        """Leave the group at once, so that nobody waits for the session time-out."""
+
+
+class Publisher(Protocol):
+    """Writes what follows from one partition's records, together with how far they were read. For one thread.
+
+    Exactly once where the broker has transactions; else journal first, then outputs, then offsets.
+    """
+
+    def take_over(self) -> None:
+        """Shut out whoever wrote for this partition before; to be called once, first.
+
+        Raises
+        ------
+        BrokerError
+            If the broker does not answer.
+        """
+
+    def commit(
+        self, journal: OutRecord | None, outputs: Sequence[OutRecord], positions: Mapping[TopicPartition, int]
+    ) -> int:
+        """Make a journal entry, outputs and positions durable: all or, after a crash, none of them.
+
+        Returns
+        -------
+        int
+            The journal's offset behind the entry; 0 without one.
+
+        Raises
+        ------
+        FencedError
+            If another worker has taken the partition over; nothing was written.
+        BrokerError
+            If it is not known whether they were written: only the journal can tell.
+        """
+
+    def close(self) -> None:
+        """Disconnect; nothing is committed by it."""
+
+
 class Broker(Protocol):
-    """A broker that can be asked about, and connected to."""
+    """A broker that can be asked about, and connected to.
+
+    Attributes
+    ----------
+    transactional : bool
+        Whether it has transactions that can be relied on.
+    """
+
+    @property
+    def transactional(self) -> bool:  # noqa: D102
+        ...
 
     def describe(self, topics: Sequence[str]) -> ClusterInfo:
         """Return the cluster's id and the partition count of those topics that exist; never cached."""
 
-    def create_topics(self, partitions: Mapping[str, int]) -> None:
-        """Create those of the topics that do not exist yet, with so many partitions."""
+    def create_topics(self, partitions: Mapping[str, int], *, kept: Iterable[str] = ()) -> None:
+        """Create those of the topics that do not exist yet, with so many partitions; `kept` ones keep all records."""
 
     def consumer(self, group: str) -> Consumer:
         """Connect a consumer; it commits under `group`."""
 
     def producer(self) -> Producer:
         """Connect a producer."""
+
+    def membership(self, group: str, topic: str, session_timeout_ms: int) -> Membership:
+        """Join `group`, which shares out the partitions of `topic`."""
+
+    def publisher(self, name: str, membership: Membership, phases: Phases, *, exactly_once: bool) -> Publisher:
+        """Connect a publisher; at any time only the newest of one `name` can commit."""
+
+    def trim(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Let the broker drop records below these offsets; one that cannot keeps them."""

@@ -1,38 +1,42 @@
-"""The streaming service: poll, step, publish, make durable, commit; for ever, until told to stop.
+"""The streaming service: poll, step, commit, make durable; for ever, until told to stop.
 
+Several workers share the partitions of a project: each belongs to one of them at a time, with all of its state.
 Starts within seconds: neither Prefect nor a champion nor MLflow has to be there.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
-from core.errors import BrokerError, CheckpointError, StoreError
+from core.errors import FencedError, StoreError, StuckError
+from core.models import BatchModel
 from core.project import Project
 from core.status import write_status
-from core.store import TableStore
-from core.tables import PREDICTIONS
 from streaming.books import Books, total
 from streaming.champion import ChampionWatcher
-from streaming.checkpoint import Checkpoints, Snapshot
+from streaming.checkpoint import Checkpoints
+from streaming.opening import Opener
 from streaming.partition import Partition
-from streaming.table_writer import table_app
+from streaming.phases import Phase, Phases, Watchdog
 from streaming.topics import ensure_topics
-from streaming.transport import Broker, Consumer, Producer, TopicPartition
+from streaming.transport import Broker, Consumer, Membership, TopicPartition
 
 _log = logging.getLogger("headrace.worker")
 _POLL_MS = 100
 _POLL_RECORDS = 2_000
 _STATUS_EVERY_S = 0.5
 _RETRY_S = 5
+_TRIM_ENTRIES = 1_000
 
 
 class Worker:
-    """Runs all partitions of a project.
+    """Runs a share of the partitions of a project: all of them, if it is the only worker.
 
     Parameters
     ----------
@@ -43,25 +47,41 @@ class Worker:
     watcher : ChampionWatcher or None
         Brings champions; None never has one.
     lockstep : bool
-        See `streaming.partition.Partition`; only for replays.
+        See `streaming.decisions.LiveOrder`; only for replays.
+    instance : str
+        Tells workers apart that share a state folder.
+    phases : Phases
+        Told what is being done; watched by a watchdog.
     """
 
     def __init__(
-        self, project: Project, broker: Broker, watcher: ChampionWatcher | None, *, lockstep: bool = False
+        self,
+        project: Project,
+        broker: Broker,
+        watcher: ChampionWatcher | None,
+        *,
+        lockstep: bool = False,
+        instance: str = "",
+        phases: Phases | None = None,
     ) -> None:
         self._project = project
         self._settings = project.settings
         self._broker = broker
         self._watcher = watcher
         self._lockstep = lockstep
+        self._instance = instance
+        self._phases = phases or Phases()
         self._checkpoints = Checkpoints(project)
+        self._watchdog = Watchdog(self._phases, self._settings.state.deadline / 1000, self._give_up)
         self._partitions: dict[int, Partition] = {}
+        self._reopen_at: dict[int, float] = {}
         self._cluster_id = ""
         self._paused: set[TopicPartition] = set()
         self._records = 0
-        self._events_before = 0
         self._busy_s = 0.0
-        self._last_status = self._last_flush = self._last_snapshot = self._last_poll = time.monotonic()
+        self._last_status = self._last_poll = time.monotonic()
+        self._retry_at = 0.0
+        self._trimmed: dict[int, int] = {}
 
     def run(self, stop: threading.Event, *, until: Callable[[Worker], bool] | None = None) -> Books:
         """Work until `stop` is set, or `until` says so; then make everything durable and return the books.
@@ -71,20 +91,26 @@ class Worker:
         BrokerError, TopicError
             If the broker does not answer, or the topics do not fit together.
         CheckpointError
-            If there are snapshots and none can be trusted.
+            If there are snapshots and none can be trusted, or they do not fit the journal.
         """
-        consumer, producer = self._start()
+        info, count = ensure_topics(self._broker, self._settings)
+        self._cluster_id = info.cluster_id
+        group = f"headrace-{self._settings.name}"
+        self._watchdog.start()
+        membership = self._broker.membership(group, self._settings.events_topic, self._settings.state.session_timeout)
+        consumer, reader = self._broker.consumer(group), self._broker.consumer(group)
+        opener = self._opener(count, membership, reader)
+        if self._watcher is not None:
+            self._watcher.start()
         try:
             while not stop.is_set() and not (until is not None and until(self)):
-                self._turn(consumer, producer)
-            self._make_durable(consumer, producer)
-            return self.books
+                self._turn(opener, consumer)
+            books = self.books
+            for partition in self._partitions.values():
+                partition.finish(self._checkpoints)
+            return books
         finally:
-            self._say("stopped")
-            if self._watcher is not None:
-                self._watcher.stop()
-            producer.close()
-            consumer.close()
+            self._end(membership, consumer, reader)
 
     @property
     def books(self) -> Books:
@@ -93,7 +119,7 @@ class Worker:
 
     @property
     def records(self) -> int:
-        """Number of records stepped through since the start."""
+        """Number of records stepped through since the start, repeated ones too."""
         return self._records
 
     @property
@@ -101,92 +127,83 @@ class Worker:
         """The partitions at work, by number."""
         return self._partitions
 
-    def _start(self) -> tuple[Consumer, Producer]:
-        info, count = ensure_topics(self._broker, self._settings)
-        self._cluster_id = info.cluster_id
-        for number in range(count):
-            snapshot = self._checkpoints.load(number)
-            self._announce(number, snapshot)
-            if snapshot is None:
-                self._refuse_orphaned_rows(number)
-            self._partitions[number] = Partition(
-                self._project,
-                number,
-                snapshot,
-                cluster_id=info.cluster_id,
-                partitions=count,
-                lockstep=self._lockstep,
-            )
-            self._partitions[number].flushed_through = snapshot.state.clock if snapshot else 0
-            if snapshot is None:
-                self._partitions[number].snapshot(self._checkpoints)
-        consumer = self._broker.consumer(f"headrace-{self._settings.name}")
-        producer = self._broker.producer()
-        positions = {tp: at for partition in self._partitions.values() for tp, at in partition.positions().items()}
-        self._refuse_lost_records(consumer, positions)
-        consumer.assign(positions)
-        self._events_before = self.books.events.received
+    def _opener(self, count: int, membership: Membership, reader: Consumer) -> Opener:
+        return Opener(
+            self._project,
+            self._broker,
+            self._cluster_id,
+            count,
+            self._checkpoints,
+            membership,
+            reader,
+            self._champion,
+            self._phases,
+            self._lockstep,
+        )
+
+    def _champion(self, version: int) -> BatchModel | None:
+        return None if self._watcher is None else self._watcher.version(version)
+
+    def _end(self, membership: Membership, consumer: Consumer, reader: Consumer) -> None:
+        self._say("stopped")
+        self._watchdog.stop()
         if self._watcher is not None:
-            self._watcher.start()
-            self._await_champion()
-        self._say("running")
-        return consumer, producer
-
-    def _announce(self, number: int, snapshot: Snapshot | None) -> None:
-        if snapshot is None:
-            _log.info("partition %d: starts afresh", number)
-        elif snapshot.cluster_id != self._cluster_id:
-            _log.warning("partition %d: this is another broker than the snapshot's; its topics are read from 0", number)
-        else:
-            _log.info("partition %d: goes on after step %d", number, snapshot.state.step)
-
-    def _refuse_orphaned_rows(self, number: int) -> None:
-        """Refuse to learn anew beside rows that a lost state has written: new rows would count as written."""
-        app = table_app(number)
-        if (last := TableStore(self._project.tables).last_sequence(PREDICTIONS, app)) is not None and last > 0:
-            raise CheckpointError(
-                f"partition {number} has no snapshot in {self._project.checkpoints}, but its rows are in the tables "
-                f"up to step {last}; restore the snapshots, or move {self._project.state} away to start anew"
-            )
-
-    def _refuse_lost_records(self, consumer: Consumer, positions: dict[TopicPartition, int]) -> None:
-        beginnings = consumer.beginning(positions)
-        for partition, position in positions.items():
-            kept = beginnings.get(partition, 0)
-            if position < kept and position > 0:
-                raise BrokerError(
-                    f"{partition.topic}[{partition.partition}]: the state goes on at offset {position}, but the broker "
-                    f"keeps records only from {kept} on; lengthen the topic's retention, or move the state folder away"
-                )
-
-    def _await_champion(self) -> None:
-        """In lockstep, go on only with the champion that served before: the result must not depend on timing."""
-        had = {p.state.champion_version for p in self._partitions.values()} - {None}
-        if not (self._lockstep and had) or self._watcher is None:
-            return
-        self._watcher.wait_for_first_look(120.0)
-        loaded = self._watcher.loaded
+            self._watcher.stop()
         for partition in self._partitions.values():
-            if loaded is not None and partition.state.champion_version == loaded.model.version:
-                partition.resume(loaded)
+            partition.drop()
+        for client in (membership, consumer, reader):
+            client.close()
 
-    def _turn(self, consumer: Consumer, producer: Producer) -> None:
-        idle = all(partition.idle for partition in self._partitions.values())
+    def _turn(self, opener: Opener, consumer: Consumer) -> None:
+        self._rebalance(opener, consumer)
         self._hold_back(consumer)
-        own_work_s = time.monotonic() - self._last_poll
-        records = consumer.poll(_POLL_MS if idle else 0, _POLL_RECORDS)
-        began = self._last_poll = time.monotonic()
-        if len(records) >= _POLL_RECORDS or own_work_s > self._settings.order.max_wait / 2000:
-            for partition in self._partitions.values():
-                partition.excuse_silence()
-        for record in records:
-            self._partitions[record.partition].push(record)
+        self._take_in(consumer)
         self._offer_champion()
-        taken = sum(partition.work(producer) for partition in self._partitions.values())
+        began = time.monotonic()
+        taken = sum(partition.work() for partition in self._partitions.values())
+        self._each(self._commit_if_wanted)
         self._records += taken
         if taken:
             self._busy_s += time.monotonic() - began
-        self._settle(consumer, producer)
+        self._settle()
+
+    def _rebalance(self, opener: Opener, consumer: Consumer) -> None:
+        """Open what this worker was given, let go of what it is to give up, drop what others have already."""
+        with self._phases.enter("poll"):
+            change = opener.membership.poll()
+        gained = {*change.assigned, *(n for n, at in self._reopen_at.items() if time.monotonic() >= at)}
+        for number in change.lost:
+            self._drop(number, "is another worker's now")
+            self._reopen_at.pop(number, None)
+        for number in change.revoked:
+            self._hand_over(number)
+            opener.membership.release([number])
+        for number in gained - self._partitions.keys() - change.lost - change.revoked:
+            self._partitions[number] = opener.open(number)
+            self._reopen_at.pop(number, None)
+        if gained or change.lost or change.revoked:
+            self._assign(consumer)
+
+    def _hand_over(self, number: int) -> None:
+        self._reopen_at.pop(number, None)
+        partition = self._partitions.pop(number, None)
+        if partition is None:
+            return
+        try:
+            partition.finish(self._checkpoints)
+        except (FencedError, StoreError, OSError) as error:
+            _log.warning("partition %d is given up as it is, the next worker repeats more: %s", number, error)
+
+    def _drop(self, number: int, why: str) -> None:
+        partition = self._partitions.pop(number, None)
+        if partition is not None:
+            _log.warning("partition %d %s; dropped", number, why)
+            partition.drop()
+
+    def _assign(self, consumer: Consumer) -> None:
+        """Read every partition's topics, each from behind what waits in this worker."""
+        consumer.assign({tp: at for p in self._partitions.values() for tp, at in p.read_from().items()})
+        self._paused = set()
 
     def _hold_back(self, consumer: Consumer) -> None:
         """Do not poll topics that are far ahead of the others."""
@@ -195,62 +212,105 @@ class Worker:
             consumer.pause(full)
             self._paused = full
 
+    def _take_in(self, consumer: Consumer) -> None:
+        partitions = self._partitions
+        idle = all(partition.idle for partition in partitions.values())
+        own_work_s = time.monotonic() - self._last_poll
+        with self._phases.enter("poll"):
+            records = consumer.poll(_POLL_MS if idle else 0, _POLL_RECORDS)
+        self._last_poll = time.monotonic()
+        if len(records) >= _POLL_RECORDS or own_work_s > self._settings.order.max_wait / 2000:
+            for partition in partitions.values():
+                partition.excuse_silence()
+        for record in records:
+            partitions[record.partition].push(record)
+
     def _offer_champion(self) -> None:
         loaded = self._watcher.loaded if self._watcher else None
         if loaded is not None:
             for partition in self._partitions.values():
                 partition.offer(loaded)
 
-    def _settle(self, consumer: Consumer, producer: Producer) -> None:
+    def _each(self, action: Callable[[Partition], None]) -> None:
+        """Do something with each partition; one that another worker has taken over is dropped, for a while."""
+        for number, partition in list(self._partitions.items()):
+            try:
+                action(partition)
+            except FencedError as error:
+                self._drop(number, f"was taken over ({error})")
+                # if it is still ours then, nobody else had it: a transaction only took too long
+                self._reopen_at[number] = time.monotonic() + self._settings.state.session_timeout / 1000
+
+    def _commit_if_wanted(self, partition: Partition) -> None:
+        if partition.wants_commit:
+            partition.commit()
+
+    def _settle(self) -> None:
         """Flush, snapshot and say how it goes, each in its own time; a full disk is waited out."""
-        now, state = time.monotonic(), self._settings.state
-        try:
-            if now - self._last_snapshot >= state.snapshot_every / 1000:
-                self._make_durable(consumer, producer)
-            elif now - self._last_flush >= state.flush_every / 1000 or self._wants_flush():
-                self._flush(producer)
-                self._say("running")
-            elif now - self._last_status >= _STATUS_EVERY_S:
-                self._say("running")
-        except (StoreError, OSError) as error:
-            _log.error("state cannot be written; nothing is lost, tried again in %d s: %s", _RETRY_S, error)
-            time.sleep(_RETRY_S)
+        now = time.monotonic()
+        if now >= self._retry_at:
+            try:
+                self._each(self._make_durable_if_wanted)
+            except (StoreError, OSError) as error:
+                _log.error("state cannot be written; nothing is lost, tried again in %d s: %s", _RETRY_S, error)
+                self._retry_at = now + _RETRY_S
+        if now - self._last_status >= _STATUS_EVERY_S:
+            self._say("running")
 
-    def _wants_flush(self) -> bool:
-        return any(partition.wants_flush for partition in self._partitions.values())
-
-    def _flush(self, producer: Producer) -> None:
-        for partition in self._partitions.values():
-            partition.flush(producer)
-        self._last_flush = time.monotonic()
-
-    def _make_durable(self, consumer: Consumer, producer: Producer) -> None:
-        """1. tables, 2. producer, 3. snapshot, 4. offsets."""
-        for partition in self._partitions.values():
-            partition.flush(producer)
+    def _make_durable_if_wanted(self, partition: Partition) -> None:
+        if partition.wants_snapshot:
             partition.snapshot(self._checkpoints)
-        consumer.commit({tp: at for p in self._partitions.values() for tp, at in p.positions().items()})
-        self._last_flush = self._last_snapshot = time.monotonic()
-        self._say("running")
+            self._trim(partition)
+        elif partition.wants_flush:
+            partition.flush()
+            self._say("running")
+
+    def _trim(self, partition: Partition) -> None:
+        """Let the broker drop journal entries that no kept snapshot needs, many at a time."""
+        needed = partition.journal_needed
+        if needed - self._trimmed.get(partition.number, 0) >= _TRIM_ENTRIES:
+            self._broker.trim({TopicPartition(self._settings.journal_topic, partition.number): needed})
+            self._trimmed[partition.number] = needed
+
+    def _give_up(self, phase: Phase, lasted_s: float) -> NoReturn:
+        """End the process: a client library that hangs cannot be interrupted. Runs in the watchdog's thread."""
+        _log.critical(
+            "%s has lasted %.0f s, longer than state.deadline; the worker ends, the next one goes on from there",
+            phase,
+            lasted_s,
+        )
+        try:
+            self._say("stuck")
+        finally:
+            os._exit(StuckError.exit_code)
+
+    def _state(self) -> str:
+        return "running" if all(partition.is_live for partition in self._partitions.values()) else "recovering"
 
     def _say(self, state: str) -> None:
-        serving = {partition.serving_champion for partition in self._partitions.values()}
-        ready = {partition.ready_champion for partition in self._partitions.values()}
+        partitions = dict(self._partitions)
         write_status(
             self._project.status,
             "worker",
             {
-                "state": state,
+                "state": self._state() if state == "running" else state,
                 "lockstep": self._lockstep,
                 "cluster_id": self._cluster_id,
-                "champion": serving.pop() if len(serving) == 1 else None,
-                "champion_ready": ready.pop() if len(ready) == 1 else None,
+                "guarantee": self._settings.state.guarantee,
+                "champion": _common(part.serving_champion for part in partitions.values()),
+                "champion_ready": _common(part.ready_champion for part in partitions.values()),
                 "champion_problem": self._watcher.problem if self._watcher else None,
                 "records": self._records,
-                "events": self.books.events.received - self._events_before,
+                "events": sum(part.events for part in partitions.values()),
                 "busy_s": round(self._busy_s, 3),
                 "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                "partitions": {str(number): part.describe() for number, part in self._partitions.items()},
+                "partitions": {str(number): part.describe() for number, part in partitions.items()},
             },
+            self._instance,
         )
         self._last_status = time.monotonic()
+
+
+def _common(versions: Iterable[int | None]) -> int | None:
+    found = set(versions)
+    return found.pop() if len(found) == 1 else None

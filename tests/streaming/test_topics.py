@@ -43,7 +43,7 @@ def test_a_key_always_has_a_partition(key, partitions):
 def test_missing_topics_are_created_and_returned():
     broker = MemoryBroker()
     info, partitions = ensure_topics(broker, settings(partitions=3))
-    expected = dict.fromkeys(["shop.events", "shop.labels", "shop.predictions", "shop.dead-letters"], 3)
+    expected = dict.fromkeys(["shop.events", "shop.labels", "shop.predictions", "shop.journal", "shop.dead-letters"], 3)
     assert (dict(info.partitions), partitions) == (expected, 3)
     assert info.cluster_id == broker.cluster_id
     assert dict(broker.describe(list(expected)).partitions) == expected
@@ -57,7 +57,7 @@ def test_ensuring_twice_changes_nothing():
 def test_events_and_labels_may_share_a_topic():
     kind = {"path": "kind", "event": "e", "label": "l"}
     info, partitions = ensure_topics(MemoryBroker(), settings(events="both", labels="both", kind=kind))
-    assert sorted(info.partitions) == ["both", "shop.dead-letters", "shop.predictions"]
+    assert sorted(info.partitions) == ["both", "shop.dead-letters", "shop.journal", "shop.predictions"]
     assert partitions == 1
 
 
@@ -72,7 +72,7 @@ def test_new_topics_follow_those_that_exist():
 
 def test_a_missing_topic_that_may_not_be_created_is_named_with_the_fix():
     broker = MemoryBroker()
-    broker.create_topics({"shop.events": 1, "shop.predictions": 1, "shop.dead-letters": 1})
+    broker.create_topics({"shop.events": 1, "shop.predictions": 1, "shop.dead-letters": 1, "shop.journal": 1})
     with pytest.raises(TopicError, match=r"no topic shop\.labels .*topics\.create: true"):
         ensure_topics(broker, settings(create=False))
     assert broker.describe(["shop.labels"]).partitions == {}
@@ -96,7 +96,7 @@ def test_dead_letters_may_have_any_count():
 
 def test_a_broker_that_hides_a_new_topic_is_reported():
     class Forgetful(MemoryBroker):
-        def create_topics(self, partitions):
+        def create_topics(self, partitions, *, kept=()):
             super().create_topics({topic: n for topic, n in partitions.items() if "labels" not in topic})
 
     with pytest.raises(TopicError, match=r"shop\.labels"):

@@ -3,80 +3,31 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import Counter
 
 import pytest
-from stream_lab import EVENTS, LABELS, MINUTE, START, TASKS, FakeChampion, digest, easy_stream, make_project
+from stream_lab import EVENTS, LABELS, MINUTE, START, TASKS, digest, easy_stream, make_project
+from worker_lab import DEAD, PREDICTED, Source, clocks, fill, rows_of, run, values, watching, with_clocks
 
-import streaming.partition as partition_module
+import streaming.decisions as decisions_module
 import streaming.worker as worker_module
 from core.errors import BrokerError, CheckpointError, StoreError
 from core.status import read_status
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
-from streaming.champion import ChampionWatcher
 from streaming.checkpoint import Checkpoints
 from streaming.memory_broker import MemoryBroker
-from streaming.ordering import CLOCK_HEADER, is_clock
+from streaming.ordering import is_clock
 from streaming.topics import partition_of
 from streaming.transport import OutRecord
-from streaming.worker import Worker
-
-PREDICTED, DEAD = "small.predictions", "small.dead-letters"
-
-
-def clocks(stamp: int, partitions: int = 1) -> list[OutRecord]:
-    header = ((CLOCK_HEADER, b"1"),)
-    return [OutRecord(topic, b"c", None, stamp, p, header) for topic in (EVENTS, LABELS) for p in range(partitions)]
-
-
-def with_clocks(records: list[OutRecord], every: int = 25 * MINUTE, partitions: int = 1) -> list[OutRecord]:
-    """What a replay in lockstep publishes: a word about time at each boundary, and after the end."""
-    out, boundary = [], START + every
-    for record in records:
-        while record.timestamp >= boundary:
-            out += clocks(boundary, partitions)
-            boundary += every
-        out.append(record)
-    return out + clocks(records[-1].timestamp + 1, partitions)
-
-
-def fill(broker: MemoryBroker, records: list[OutRecord], partitions: int = 1) -> MemoryBroker:
-    broker.create_topics(dict.fromkeys((EVENTS, LABELS, PREDICTED, DEAD), partitions))
-    for record in records:
-        broker.append(record)
-    return broker
-
-
-def run(project, broker, *, records: int | None = None, watcher=None, lockstep=True, until=None) -> Worker:
-    """Run a worker until everything (or so many records more) was stepped through."""
-    total = sum(len(broker.records(topic)) for topic in (EVENTS, LABELS))
-    worker = Worker(project, broker, watcher, lockstep=lockstep)
-
-    def done(one: Worker) -> bool:
-        seen = sum(sum(p.state.positions.values()) for p in one.partitions.values())
-        return seen >= total if records is None else one.records >= records
-
-    worker.run(threading.Event(), until=until or done)
-    return worker
-
-
-def values(broker, topic=PREDICTED):
-    return [record.value for record in broker.records(topic)]
-
-
-def rows_of(project, table):
-    rows = TableStore(project.tables).read(table).to_pylist()
-    return sorted(rows, key=lambda row: (row["id"], str(row.get("label"))))
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
     monkeypatch.setattr(worker_module, "_RETRY_S", 0)
     monkeypatch.setattr(worker_module, "_POLL_MS", 5)
-    monkeypatch.setattr(partition_module, "BATCH", 16)
+    monkeypatch.setattr(decisions_module, "BATCH", 16)
     monkeypatch.setattr(worker_module, "_POLL_RECORDS", 40)
 
 
@@ -115,34 +66,6 @@ def test_a_clean_stop_and_restart_go_on_to_the_same_state(tmp_path, task, stops)
     assert values(other) == values(one), "every prediction once, to the bit"
     for table in (PREDICTIONS, EXAMPLES, CORRECTIONS):
         assert rows_of(parts, table) == rows_of(whole, table)
-
-
-@pytest.mark.parametrize("dies_after", [1, 30, 77, 120])
-def test_after_a_crash_nothing_is_lost_and_no_row_is_doubled(tmp_path, dies_after):
-    stream = with_clocks(easy_stream("binary", 150))
-    whole, parts = (make_project(tmp_path / name) for name in "ab")
-    one, other = fill(MemoryBroker(), stream), fill(MemoryBroker(), stream)
-    expected = run(whole, one)
-    run(parts, other, records=20)
-
-    class Dies(type(other.producer())):
-        left = dies_after
-
-        def send(self, record):
-            Dies.left -= 1
-            if Dies.left < 0:
-                raise BrokerError("gone")
-            super().send(record)
-
-    other.producer = lambda: Dies(other)
-    with pytest.raises(BrokerError, match="gone"):
-        run(parts, other)
-    del other.producer
-    finished = run(parts, other)
-    assert digest(finished.partitions[0].state) == digest(expected.partitions[0].state)
-    assert set(values(other)) == set(values(one)), "what is published again has the same value"
-    assert rows_of(parts, PREDICTIONS) == rows_of(whole, PREDICTIONS)
-    assert rows_of(parts, EXAMPLES) == rows_of(whole, EXAMPLES)
 
 
 BAD = [
@@ -194,31 +117,8 @@ def test_two_partitions_are_two_learners_with_one_book(tmp_path):
     rows = rows_of(project, EXAMPLES)
     assert len(rows) == len({row["id"] for row in rows}) == 200
     assert Counter(row["partition"] for row in rows) == Counter(dict(enumerate(parts)))
-    again = run(project, broker, until=lambda worker: True)
+    again = run(project, broker, until=lambda worker: len(worker.partitions) == 2)
     assert digest([p.state for p in again.partitions.values()]) == digest([p.state for p in worker.partitions.values()])
-
-
-class Source:
-    def __init__(self, version: int, effective_at: int) -> None:
-        self.alias = version, effective_at
-
-    def current(self):
-        return self.alias
-
-    def load(self, version):
-        return FakeChampion(version, lambda row: 0.625)
-
-
-def watching(source) -> ChampionWatcher:
-    watcher = ChampionWatcher(lambda: source, poll_s=0.001)
-    start = watcher.start
-
-    def start_and_look():
-        start()
-        assert watcher.wait_for_first_look(20)
-
-    watcher.start = start_and_look
-    return watcher
 
 
 def test_in_lockstep_a_champion_serves_exactly_from_its_time_on(tmp_path):
@@ -305,7 +205,7 @@ def test_records_that_are_gone_are_not_skipped_in_silence(tmp_path, monkeypatch)
     project, broker = make_project(tmp_path), fill(MemoryBroker(), with_clocks(easy_stream("binary", 50)))
     run(project, broker, records=20)
     consumer = type(broker.consumer("g"))
-    monkeypatch.setattr(consumer, "beginning", lambda self, places: dict.fromkeys(places, 45))
+    monkeypatch.setattr(consumer, "beginning", lambda self, places: {p: 45 if p.topic == EVENTS else 0 for p in places})
     with pytest.raises(BrokerError, match="retention"):
         run(project, broker)
 

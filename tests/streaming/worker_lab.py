@@ -1,0 +1,116 @@
+"""A whole worker in one process: topics filled, run until all of it was stepped through, what came out of it."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+
+from stream_lab import EVENTS, LABELS, MINUTE, START, FakeChampion
+
+from core.store import TableStore
+from streaming.champion import ChampionWatcher
+from streaming.memory_broker import MemoryBroker
+from streaming.ordering import CLOCK_HEADER
+from streaming.phases import Phase, Phases
+from streaming.transport import OutRecord
+from streaming.worker import Worker
+
+PREDICTED, DEAD, JOURNAL = "small.predictions", "small.dead-letters", "small.journal"
+
+
+def clocks(stamp: int, partitions: int = 1) -> list[OutRecord]:
+    header = ((CLOCK_HEADER, b"1"),)
+    return [OutRecord(topic, b"c", None, stamp, p, header) for topic in (EVENTS, LABELS) for p in range(partitions)]
+
+
+def with_clocks(records: list[OutRecord], every: int = 25 * MINUTE, partitions: int = 1) -> list[OutRecord]:
+    """What a replay in lockstep publishes: a word about time at each boundary, and after the end."""
+    out, boundary = [], START + every
+    for record in records:
+        while record.timestamp >= boundary:
+            out += clocks(boundary, partitions)
+            boundary += every
+        out.append(record)
+    return out + clocks(records[-1].timestamp + 1, partitions)
+
+
+def fill(broker: MemoryBroker, records: list[OutRecord], partitions: int = 1) -> MemoryBroker:
+    broker.create_topics(dict.fromkeys((EVENTS, LABELS, PREDICTED, DEAD, JOURNAL), partitions))
+    for record in records:
+        broker.append(record)
+    return broker
+
+
+def values(broker, topic=PREDICTED):
+    return [record.value for record in broker.records(topic)]
+
+
+def run(project, broker, *, records=None, watcher=None, lockstep=True, until=None, phases=None) -> Worker:
+    """Run a worker until everything (or so many records more) was stepped through."""
+    total = sum(len(broker.records(topic)) for topic in (EVENTS, LABELS))
+    worker = Worker(project, broker, watcher, lockstep=lockstep, phases=phases)
+
+    def done(one: Worker) -> bool:
+        seen = sum(sum(p.state.positions.values()) for p in one.partitions.values())
+        return seen >= total if records is None else one.records >= records
+
+    worker.run(threading.Event(), until=until or done)
+    return worker
+
+
+def rows_of(project, table):
+    rows = TableStore(project.tables).read(table).to_pylist()
+    return sorted(rows, key=lambda row: (row["id"], str(row.get("label"))))
+
+
+class Killed(BaseException):
+    """What a kill is in one process: nothing behind it runs but what lets go without writing."""
+
+
+class KillingPhases(Phases):
+    """Kills at the `nth` start of a phase, or after its end."""
+
+    def __init__(self, phase: Phase, nth: int, *, after: bool = False) -> None:
+        super().__init__()
+        self.left = nth
+        self._phase = phase
+        self._after = after
+
+    def enter(self, phase):
+        outer = super().enter(phase)
+        if phase != self._phase:
+            return outer
+        self.left -= 1
+        return self._killing(outer) if self.left == 0 else outer
+
+    @contextmanager
+    def _killing(self, outer):
+        if not self._after:
+            raise Killed(self._phase)
+        with outer:
+            yield
+        raise Killed(self._phase)
+
+
+class Source:
+    def __init__(self, version: int, effective_at: int, model=None) -> None:
+        self.alias = version, effective_at
+        self._model = model
+
+    def current(self):
+        return self.alias
+
+    def load(self, version):
+        return self._model or FakeChampion(version, lambda row: 0.625)
+
+
+def watching(source) -> ChampionWatcher:
+    watcher = ChampionWatcher(lambda: source, poll_s=0.001)
+    start = watcher.start
+
+    def start_and_look():
+        start()
+        assert watcher.wait_for_first_look(20)
+
+    watcher.start = start_and_look
+    return watcher
