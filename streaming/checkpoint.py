@@ -72,6 +72,8 @@ class Checkpoints:
         Told about each part of a write.
     """
 
+    FORMAT = 4
+
     def __init__(self, project: Project, phases: Phases | None = None) -> None:
         self._project = project
         self._store = open_store(project.checkpoints, phases or Phases())
@@ -118,7 +120,7 @@ class Checkpoints:
         self._import_project_code()
         try:
             parts = pickle.loads(file.sections["portable"]) | pickle.loads(file.sections["models"])  # noqa: S301
-            state = State(books=Books.from_dict(file.header["books"]), **_goes_on(file.header), **parts)
+            state = State(**goes_on(file.header), **parts)
         except Exception as error:  # unpickling may raise anything
             raise CheckpointError(
                 f"{where}: does not fit the code of this project any more: {type(error).__name__}: {error}; "
@@ -228,9 +230,29 @@ class Checkpoints:
                 self._project.load_function(entry.factory)
 
 
-def _goes_on(header: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a state is in the header, but for the books."""
-    return {name: header[name] for name in _IN_HEADER}
+def goes_on(header: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a state is in the header of its snapshot."""
+    return {**{name: header[name] for name in _IN_HEADER}, "books": Books.from_dict(header["books"])}
+
+
+def portable_part(file: SnapshotFile) -> dict[str, Any]:
+    """Return what of a state neither learned nor is in the header: join, vocabulary, scores and such.
+
+    Parameters
+    ----------
+    file : SnapshotFile
+        As read by `Checkpoints.inspect`, of this format.
+
+    Raises
+    ------
+    CheckpointError
+        If it does not fit this version of headrace.
+    """
+    try:
+        part: dict[str, Any] = pickle.loads(file.sections["portable"])  # noqa: S301
+    except Exception as error:  # unpickling may raise anything
+        raise CheckpointError(f"what waits does not fit this version: {type(error).__name__}: {error}") from error
+    return part
 
 
 def _snapshot(header: dict[str, Any], state: State) -> Snapshot:
@@ -251,7 +273,7 @@ def _stamp(project: Project) -> dict[str, Any]:
     """Return what a snapshot must agree on to be continued."""
     settings = project.settings
     return {
-        "format": 4,
+        "format": Checkpoints.FORMAT,
         "river": version("river"),
         "python": ".".join(platform.python_version_tuple()[:2]),
         "settings": _settings_digest(settings),
