@@ -12,6 +12,7 @@ _COMMANDS = {
     "demo": "cli.demo:demo",
     "history": "cli.inspect:history",
     "monitor": "cli.services:monitor",
+    "rebuild-state": "cli.rebuild:rebuild_state",
     "replay": "cli.services:replay",
     "retrain": "cli.retrain:retrain",
     "status": "cli.inspect:status",

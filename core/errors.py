@@ -10,7 +10,7 @@
     ├── BrokerError            exit code 4   Kafka is not reachable or refused
     │   ├── TopicError                       topics do not fit together
     │   └── FencedError                      another worker has taken the partition over
-    ├── StoreError             exit code 5   a table could not be read or written
+    ├── StoreError             exit code 5   a table or an object store could not be read or written
     ├── CheckpointError        exit code 6   state on disk cannot be trusted
     ├── RegistryError          exit code 7   MLflow is not reachable, or an alias cannot be loaded
     ├── PrefectError           exit code 8   Prefect is not reachable or refused
@@ -66,7 +66,7 @@ class FencedError(BrokerError):
 
 
 class StoreError(HeadraceError):
-    """A Delta table could not be read or written."""
+    """A Delta table, or the object store, could not be read or written."""
 
     exit_code = 5
 

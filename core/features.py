@@ -108,6 +108,12 @@ class Vocabulary:
         """Build it from the category fields of the project file."""
         return cls({n: f.max_categories for n, f in settings.fields.items() if f.type == "category"})
 
+    def resume(self, earlier: Vocabulary) -> None:
+        """Go on with what another vocabulary knows of the same fields, as far as this one's bounds allow."""
+        for name, known in self._known.items():
+            known.update(dict.fromkeys(list(earlier._known.get(name, ()))[: self._limits[name]]))
+        self.overflowed = earlier.overflowed
+
     def bound(self, fields: dict[str, FeatureValue]) -> dict[str, FeatureValue]:
         """Replace values beyond a field's bound, in place, and return `fields`."""
         for name, known in self._known.items():

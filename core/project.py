@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_origin
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ from core.records import outcome_reader
 from core.settings import Section, Settings
 
 FILE_NAME = "headrace.yaml"
+OBJECT_STORES = ("s3", "gs", "abfs", "abfss")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Project:
     settings : Settings
         What the file says.
     state : Path
-        Everything that headrace writes: tables, checkpoints, reports, ledger, MLflow, Prefect.
+        Everything that headrace writes on this host: reports, ledger, MLflow, Prefect.
+    shared : Path or str
+        Where tables and checkpoints are, which every worker of the project reaches: a folder, or an object store's URI.
     bootstrap_servers : str or None
         Kafka's address; None where no broker was named.
     tracking_uri : str
@@ -45,20 +49,21 @@ class Project:
     folder: Path
     settings: Settings
     state: Path
+    shared: Path | str
     bootstrap_servers: str | None
     tracking_uri: str
 
     @property
-    def tables(self) -> Path:
-        return self.state / "tables"
+    def tables(self) -> Path | str:
+        return _below(self.shared, "tables")
 
     @property
     def reports(self) -> Path:
         return self.state / "reports"
 
     @property
-    def checkpoints(self) -> Path:
-        return self.state / "checkpoints"
+    def checkpoints(self) -> Path | str:
+        return _below(self.shared, "checkpoints")
 
     @property
     def ledger(self) -> Path:
@@ -138,9 +143,34 @@ def load_project(folder: str | Path, *, bootstrap: str | None = None, state: str
         folder=path.parent,
         settings=settings,
         state=state_folder,
+        shared=_shared(settings.state.uri, path) or state_folder,
         bootstrap_servers=bootstrap or os.environ.get("HEADRACE_BOOTSTRAP_SERVERS") or None,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_folder / 'mlflow.sqlite'}",
     )
+
+
+def _below(place: Path | str, name: str) -> Path | str:
+    return place / name if isinstance(place, Path) else f"{place}/{name}"
+
+
+def _shared(uri: str | None, file: Path) -> Path | str | None:
+    """Return where ``state.uri`` leads: a folder, relative to the project's, or an object store."""
+    if not uri:
+        return None
+    parts = urlsplit(uri)
+    if not parts.scheme:
+        return (file.parent / uri).resolve()
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if parts.scheme not in OBJECT_STORES or not parts.netloc:
+        known = ", ".join(f"{scheme}://" for scheme in ("file", *OBJECT_STORES))
+        raise SettingsError(f"{file}: state.uri: {uri!r} leads nowhere; give a folder, or one of {known}")
+    if parts.query or parts.password:
+        raise SettingsError(
+            f"{file}: state.uri: only bucket and path belong here; give keys and end point in the environment, "
+            "such as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+        )
+    return uri.rstrip("/")
 
 
 def parse_settings(text: str, where: str = FILE_NAME) -> Settings:

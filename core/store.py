@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from core.errors import StoreError
@@ -42,8 +42,8 @@ class TableStore:
     def append(self, table: str, rows: pa.Table, *, app: str, sequence: int) -> int:
         """Append rows once and return the table's version.
 
-        A second append of the same or a lower `sequence` by the same `app` is dropped: Delta itself
-        would accept it.
+        Columns of the table that the rows do not have are null in them. A second append of the same or a lower
+        `sequence` by the same `app` is dropped: Delta itself would accept it.
 
         Parameters
         ----------
@@ -69,6 +69,7 @@ class TableStore:
                 self._path(table),
                 rows,
                 mode="append",
+                schema_mode="merge" if self._has_more_columns(table, rows) else None,
                 commit_properties=CommitProperties(app_transactions=[Transaction(app, sequence)]),
             )
         return self._open(table).version()
@@ -121,6 +122,26 @@ class TableStore:
                 filters=list(where) if where else None,
             )
 
+    def widen(self, table: str, schema: pa.Schema) -> None:
+        """Add the columns of `schema` that the table does not have yet; null in the rows so far.
+
+        Raises
+        ------
+        StoreError
+            If a column has another type in the table.
+        """
+        with _translated(table, "widened"):
+            opened = self._open(table)
+            types = {field.name: str(field.type) for field in opened.to_pyarrow_dataset().schema}
+            for field in schema:
+                if types.get(field.name, str(field.type)) != str(field.type):
+                    raise StoreError(
+                        f"table {table!r}: column {field.name!r} holds {types[field.name]}, and would now be "
+                        f"{field.type}; give what it comes from another name in the project file"
+                    )
+            if missing := [field for field in schema if field.name not in types]:
+                opened.alter.add_columns(list(Schema.from_arrow(pa.schema(missing)).fields))
+
     def maintain(self, table: str, *, keep_versions: Sequence[int], retention_hours: int = 168) -> Maintenance:
         """Compact small files, then remove files that no kept version needs.
 
@@ -141,6 +162,12 @@ class TableStore:
                 keep_versions=sorted(set(keep_versions)) or None,
             )
         return Maintenance(table, compacted["numFilesRemoved"], compacted["numFilesAdded"], len(removed))
+
+    def _has_more_columns(self, table: str, rows: pa.Table) -> bool:
+        if not self.exists(table):
+            return False
+        names = {field.name for field in self._open(table).schema().fields}
+        return set(rows.column_names) < names
 
     def _path(self, table: str) -> str:
         return f"{self._root}/{table}"

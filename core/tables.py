@@ -9,6 +9,7 @@
 ``windows``
     One row a window and stage, written by monitoring.
 
+``step`` and ``label_step`` number what a partition did: they give the order in which it predicted and learned.
 Times are UTC. A prediction column is a double for binary (probability of positive) and regression,
 and a map of class to probability for multiclass.
 """
@@ -58,6 +59,7 @@ def predictions_schema(settings: Settings) -> pa.Schema:
             pa.field("clock", TIMESTAMP),
             pa.field("partition", pa.int32()),
             pa.field("offset", pa.int64()),
+            pa.field("step", pa.int64()),
             pa.field("champion_version", pa.int32()),
             *(pa.field(feature_column(name), _FEATURE_TYPES[kind]) for name, kind in kinds.items()),
             *(pa.field(prediction_column(expert), _prediction_type(settings)) for expert in experts),
@@ -73,6 +75,7 @@ def examples_schema(settings: Settings) -> pa.Schema:
             pa.field("label", outcome_type(settings)),
             pa.field("label_time", TIMESTAMP),
             pa.field("label_clock", TIMESTAMP),
+            pa.field("label_step", pa.int64()),
             pa.field("implied", pa.bool_()),
         ]
     )

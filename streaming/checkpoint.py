@@ -1,47 +1,59 @@
-"""Snapshots of a partition's state: authenticated before they are unpickled, stamped, atomic.
+"""Snapshots of a partition's state: authenticated before they are unpickled, stamped, atomic, the newest first.
 
-A file is ``HEADRACE1``, a JSON header (versions, digest of the settings that matter, positions), and
-the zlib-compressed pickle; the whole is followed by an HMAC-SHA256 under a key that only this installation
-knows (``HEADRACE_STATE_KEY``, or ``<state>/state.key`` of mode 600). Pickle can run code, and a flipped bit can
-load and predict wrongly without a word: nothing is unpickled before the HMAC holds.
+A snapshot's header (:mod:`streaming.snapshot_file`) says where the partition goes on. Two sections follow: ``models``
+holds what learned (River's pickles among it), ``portable`` everything else, so that an upgrade of River takes away
+the first only, which ``headrace rebuild-state`` learns again.
+
+A name carries term and step, so that the snapshot of a worker that lost the partition never counts as newer than
+that of the one that took it over.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import logging
-import os
 import pickle
-import secrets
-import struct
-import zlib
-from dataclasses import dataclass
+import platform
+from dataclasses import dataclass, fields
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from core.errors import CheckpointError
+from core.errors import CheckpointError, FencedError
 from core.project import Project
 from core.settings import Settings
+from streaming.books import Books
 from streaming.machine import State
+from streaming.phases import Phases
+from streaming.snapshot_file import SnapshotFile, load_key
+from streaming.state_store import open_store
 
-_MAGIC = b"HEADRACE1"
 _KEPT = 2
+_SUFFIX = ".snapshot"
+_IN_HEADER = ("positions", "topic_clocks", "step", "clock", "first_event", "champion_version")
+_MODELS = ("experts", "blend")
 _log = logging.getLogger("headrace.checkpoint")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A partition's state, the broker whose offsets it names, and where the journal goes on from it.
+    """A partition's state, and where in which log it goes on.
 
     Attributes
     ----------
+    state : State
+        All that the partition knows.
+    cluster_id : str
+        The broker whose offsets the state names.
     journal : int
-        Offset of the first journal entry that is not in the state.
-    term, owner
-        The how manieth owner of the partition wrote it, and its name in the journal.
+        Offset of the next journal entry to read.
+    term : int
+        How often the partition had been taken over when this was made.
+    owner : str
+        Whose entries count in the journal from there on.
+    rebuilt : bool
+        Whether the learners were relearned from the tables: journal entries from `journal` on may have been predicted
+        by others.
     """
 
     state: State
@@ -49,94 +61,134 @@ class Snapshot:
     journal: int = 0
     term: int = 0
     owner: str = ""
-
-
-def load_key(state_folder: Path) -> bytes:
-    """Return the installation's key; make one on the first call.
-
-    Raises
-    ------
-    CheckpointError
-        If others may read the key's file.
-    """
-    if named := os.environ.get("HEADRACE_STATE_KEY"):
-        return named.encode()
-    path = state_folder / "state.key"
-    if not path.exists():
-        _make_key(path)
-    if path.stat().st_mode & 0o077:
-        raise CheckpointError(f"{path}: others may read this key; run: chmod 600 {path}")
-    return path.read_bytes()
-
-
-def _make_key(path: Path) -> None:
-    """Write a key as a whole or not at all; of two processes that do it at once the first wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        path.hardlink_to(part)
-    except FileExistsError:
-        _log.debug("%s was made by another process", path)
-    finally:
-        part.unlink()
+    rebuilt: bool = False
 
 
 class Checkpoints:
-    """The snapshots of one project's partitions, the newest two of each."""
+    """The snapshots of one project's partitions, the newest two of each.
 
-    def __init__(self, project: Project) -> None:
+    Parameters
+    ----------
+    project : Project
+        Says where they are, and what they must agree with.
+    phases : Phases, optional
+        Told about each part of a write.
+    """
+
+    FORMAT = 4
+
+    def __init__(self, project: Project, phases: Phases | None = None) -> None:
         self._project = project
-        self._folder = project.checkpoints
+        self._store = open_store(project.checkpoints, phases or Phases())
         self._key = load_key(project.state)
-        self._stamp = _stamp(project.settings)
+        self._stamp = _stamp(project)
 
-    def save(self, partition: int, snapshot: Snapshot) -> Path:
-        """Write a snapshot: part file, fsync, rename, fsync of the folder; then drop the oldest."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        header = {
-            **self._stamp,
-            "cluster_id": snapshot.cluster_id,
-            "positions": snapshot.state.positions,
-            "journal": snapshot.journal,
-            "term": snapshot.term,
-            "owner": snapshot.owner,
-        }
-        content = _frame(header, zlib.compress(pickle.dumps(snapshot.state, protocol=5), 1))
-        path = self._folder / f"partition-{partition:04d}.{snapshot.state.step:016d}.snapshot"
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            file.write(content + hmac.digest(self._key, content, "sha256"))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(self._folder)
-        for old in self._files(partition)[_KEPT:]:
-            old.unlink()
-        return path
+    def save(self, partition: int, snapshot: Snapshot) -> str:
+        """Write a snapshot, drop the oldest, and return where it is.
 
-    def load(self, partition: int) -> Snapshot | None:
+        Raises
+        ------
+        FencedError
+            If there is a snapshot of a later term: another worker has taken the partition over.
+        StoreError, OSError
+            If it cannot be written; the one before stays.
+        """
+        self._refuse_fenced(partition, snapshot.term)
+        name = f"{_stem(partition)}{snapshot.term:010d}.{snapshot.state.step:016d}{_SUFFIX}"
+        self._store.write(name, self._file(snapshot).signed(self._key))
+        for old in self._names(partition)[_KEPT:]:
+            self._store.remove(old)
+        self._refuse_fenced(partition, snapshot.term, written=name)
+        return self._store.where(name)
+
+    def load(self, partition: int, *, before: tuple[int, int] | None = None) -> Snapshot | None:
         """Return the newest snapshot that can be trusted; None only if there never was one.
+
+        Parameters
+        ----------
+        before : (term, step), optional
+            Only an older one than this counts.
 
         Raises
         ------
         CheckpointError
             If snapshots exist and none can be trusted, or it was made under other versions or settings.
         """
-        problems: dict[Path, str] = {}
-        for path in self._files(partition):
+        found = self._newest(partition, before)
+        if found is None:
+            return None
+        name, file = found
+        where = self._store.where(name)
+        self._refuse_other_stamp(file.header, where)
+        self._import_project_code()
+        try:
+            parts = pickle.loads(file.sections["portable"]) | pickle.loads(file.sections["models"])  # noqa: S301
+            state = State(**goes_on(file.header), **parts)
+        except Exception as error:  # unpickling may raise anything
+            raise CheckpointError(
+                f"{where}: does not fit the code of this project any more: {type(error).__name__}: {error}; "
+                f"{self._remedy()}"
+            ) from error
+        return _snapshot(file.header, state)
+
+    def inspect(self, partition: int) -> SnapshotFile | None:
+        """Return the newest snapshot that is authentic, whatever versions and settings made it; None if there is none.
+
+        Raises
+        ------
+        CheckpointError
+            If snapshots exist and none is authentic.
+        """
+        found = self._newest(partition, None)
+        return None if found is None else found[1]
+
+    def replace(self, partition: int, snapshot: Snapshot) -> str:
+        """Write a snapshot in place of one of the same term and step, which is kept under another name."""
+        name = f"{_stem(partition)}{snapshot.term:010d}.{snapshot.state.step:016d}"
+        if name + _SUFFIX in self._names(partition):
+            self._store.write(f"{name}.before-rebuild", self._store.read(name + _SUFFIX))
+        return self.save(partition, snapshot)
+
+    def partitions(self) -> list[int]:
+        """Return the partitions that have snapshots."""
+        names = [name for name in self._store.names("partition-") if name.endswith(_SUFFIX)]
+        return sorted({int(name.removeprefix("partition-").partition(".")[0]) for name in names})
+
+    def differences(self, header: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return what differs between a header's stamp and this installation's: name to (its, mine)."""
+        return {name: (header.get(name), mine) for name, mine in self._stamp.items() if header.get(name) != mine}
+
+    def _names(self, partition: int) -> list[str]:
+        """Return the snapshots' names, the newest first."""
+        names = self._store.names(_stem(partition))
+        return sorted((name for name in names if name.endswith(_SUFFIX)), key=_age, reverse=True)
+
+    def _refuse_fenced(self, partition: int, term: int, *, written: str | None = None) -> None:
+        newest = next(iter(self._names(partition)), None)
+        if newest is None or _age(newest)[0] <= term:
+            return
+        if written is not None:
+            self._store.remove(written)
+        raise FencedError(
+            f"partition {partition}: {self._store.where(newest)} is of a later term than {term}: another worker has "
+            "taken the partition over"
+        )
+
+    def _newest(self, partition: int, before: tuple[int, int] | None) -> tuple[str, SnapshotFile] | None:
+        """Return the newest authentic snapshot; set those aside that are newer and damaged."""
+        problems: dict[str, str] = {}
+        for name in self._names(partition):
+            if before is not None and _age(name) >= before:
+                continue
             try:
-                snapshot = self._read(path)
+                file = SnapshotFile.read(self._store.read(name), self._key, self._store.where(name))
             except CheckpointError as error:
                 _log.error("%s; trying the one before", error)
-                problems[path] = str(error)
+                problems[name] = str(error)
                 continue
             for refused in problems:  # else it counted as the newest for ever
-                refused.rename(refused.with_suffix(".refused"))
-            return snapshot
+                self._store.rename(refused, refused.removesuffix(_SUFFIX) + ".refused")
+            return name, file
         if problems:
             raise CheckpointError(
                 f"no snapshot of partition {partition} can be used:\n  " + "\n  ".join(problems.values()) + "\n"
@@ -144,26 +196,36 @@ class Checkpoints:
             )
         return None
 
-    def _files(self, partition: int) -> list[Path]:
-        return sorted(self._folder.glob(f"partition-{partition:04d}.*.snapshot"), reverse=True)
+    def _file(self, snapshot: Snapshot) -> SnapshotFile:
+        state = snapshot.state
+        header = {
+            **self._stamp,
+            "cluster_id": snapshot.cluster_id,
+            "journal": snapshot.journal,
+            "term": snapshot.term,
+            "owner": snapshot.owner,
+            "rebuilt": snapshot.rebuilt,
+            **{name: getattr(state, name) for name in _IN_HEADER},
+            "books": state.books.as_dict(),
+        }
+        models = {name: getattr(state, name) for name in _MODELS}
+        known = {*_IN_HEADER, *_MODELS, "books"}
+        portable = {entry.name: getattr(state, entry.name) for entry in fields(state) if entry.name not in known}
+        sections = {"portable": portable, "models": models}
+        return SnapshotFile(header, {name: pickle.dumps(part, protocol=5) for name, part in sections.items()})
 
-    def _read(self, path: Path) -> Snapshot:
-        content = path.read_bytes()
-        body, signature = content[:-32], content[-32:]
-        if not hmac.compare_digest(hmac.digest(self._key, body, "sha256"), signature):
-            raise CheckpointError(f"{path}: damaged, or not written with this installation's key")
-        header, payload = _unframe(body)
-        for name, mine in self._stamp.items():
-            if header[name] != mine:
-                raise CheckpointError(f"{path}: made with {name} {header[name]}, this is {mine}")
-        self._import_project_code()
-        try:
-            state = pickle.loads(zlib.decompress(payload))  # noqa: S301
-        except Exception as error:  # unpickling may raise anything
-            raise CheckpointError(
-                f"{path}: does not fit the code of this project any more: {type(error).__name__}: {error}"
-            ) from error
-        return Snapshot(state, header["cluster_id"], header["journal"], header["term"], header["owner"])
+    def _refuse_other_stamp(self, header: dict[str, Any], where: str) -> None:
+        differ = self.differences(header)
+        if differ:
+            made = ", ".join(f"{name} {its}" for name, (its, _) in differ.items())
+            mine = ", ".join(f"{name} {here}" for name, (_, here) in differ.items())
+            raise CheckpointError(f"{where}: made with {made}, this is {mine}; {self._remedy()}")
+
+    def _remedy(self) -> str:
+        return (
+            "go back to what it was made with, or learn again from the tables: "
+            f"headrace rebuild-state {self._project.folder}"
+        )
 
     def _import_project_code(self) -> None:
         """Import the files whose classes the experts of a snapshot may be of."""
@@ -172,27 +234,66 @@ class Checkpoints:
                 self._project.load_function(entry.factory)
 
 
-def _stamp(settings: Settings) -> dict[str, Any]:
-    """Return what a snapshot must agree on to be continued."""
-    shape = settings.model_dump(mode="json", include={"task", "fields", "features", "online", "blend", "label"})
-    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
-    return {"format": 3, "river": version("river"), "settings": digest}
+def goes_on(header: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a state is in the header of its snapshot."""
+    return {**{name: header[name] for name in _IN_HEADER}, "books": Books.from_dict(header["books"])}
 
 
-def _frame(header: dict[str, Any], payload: bytes) -> bytes:
-    text = json.dumps(header).encode()
-    return _MAGIC + struct.pack(">I", len(text)) + text + payload
+def portable_part(file: SnapshotFile) -> dict[str, Any]:
+    """Return what of a state neither learned nor is in the header: join, vocabulary, scores and such.
 
+    Parameters
+    ----------
+    file : SnapshotFile
+        As read by `Checkpoints.inspect`, of this format.
 
-def _unframe(body: bytes) -> tuple[dict[str, Any], bytes]:
-    start = len(_MAGIC) + 4
-    (length,) = struct.unpack(">I", body[len(_MAGIC) : start])
-    return json.loads(body[start : start + length]), body[start + length :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    Raises
+    ------
+    CheckpointError
+        If it does not fit this version of headrace.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        part: dict[str, Any] = pickle.loads(file.sections["portable"])  # noqa: S301
+    except Exception as error:  # unpickling may raise anything
+        raise CheckpointError(f"what waits does not fit this version: {type(error).__name__}: {error}") from error
+    return part
+
+
+def _snapshot(header: dict[str, Any], state: State) -> Snapshot:
+    return Snapshot(state, header["cluster_id"], header["journal"], header["term"], header["owner"], header["rebuilt"])
+
+
+def _stem(partition: int) -> str:
+    return f"partition-{partition:04d}."
+
+
+def _age(name: str) -> tuple[int, int]:
+    """Return (term, step) of a snapshot's name."""
+    _, *term, step, _ = name.split(".")  # before format 4 there were no terms
+    return int(term[0]) if term else 0, int(step)
+
+
+def _stamp(project: Project) -> dict[str, Any]:
+    """Return what a snapshot must agree on to be continued."""
+    settings = project.settings
+    return {
+        "format": Checkpoints.FORMAT,
+        "river": version("river"),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "settings": _settings_digest(settings),
+        "features": _code_digest(project),
+    }
+
+
+def _settings_digest(settings: Settings) -> str:
+    shape = settings.model_dump(mode="json", include={"task", "fields", "features", "online", "blend", "label"})
+    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _code_digest(project: Project) -> str | None:
+    """Return a digest of the file of the project's feature function, None if it has none."""
+    features = project.settings.features
+    if features is None:
+        return None
+    path = project.folder / features.function.partition(":")[0]
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -104,6 +104,7 @@ class Opener:
             publisher,
             self.champion,
             published=published,
+            verify=snapshot is None or not snapshot.rebuilt,
             phases=self.phases,
             lockstep=self.lockstep,
         )

@@ -110,6 +110,7 @@ def _prediction_rows(rows: Sequence[Predicted], settings: Settings) -> dict[str,
         "clock": [row.clock * 1000 for row in rows],
         "partition": [row.partition for row in rows],
         "offset": [row.offset for row in rows],
+        "step": [row.step for row in rows],
         "champion_version": [row.champion_version for row in rows],
     }
     for name in settings.feature_kinds:
@@ -126,6 +127,7 @@ def _example_rows(rows: Sequence[Example], settings: Settings) -> dict[str, list
         "label": [row.outcome for row in rows],
         "label_time": [row.label_time * 1000 for row in rows],
         "label_clock": [row.label_clock * 1000 for row in rows],
+        "label_step": [row.step for row in rows],
         "implied": [row.implied for row in rows],
     }
 

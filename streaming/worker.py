@@ -71,7 +71,7 @@ class Worker:
         self._lockstep = lockstep
         self._instance = instance
         self._phases = phases or Phases()
-        self._checkpoints = Checkpoints(project)
+        self._checkpoints = Checkpoints(project, self._phases)
         self._watchdog = Watchdog(self._phases, self._settings.state.deadline / 1000, self._give_up)
         self._partitions: dict[int, Partition] = {}
         self._reopen_at: dict[int, float] = {}

@@ -84,6 +84,20 @@ def test_what_goes_wrong_is_a_store_error(store):
     assert content(store) == [1]
 
 
+def test_a_wider_table_takes_rows_of_before_and_of_after(store):
+    schema = pa.schema([("x", pa.int64()), ("shares", pa.map_(pa.string(), pa.float64()))])
+    store.append("t", rows(1), app="a", sequence=1)
+    store.widen("t", schema)
+    store.widen("t", schema)
+    store.append("t", rows(2), app="a", sequence=2)
+    store.append("t", pa.table({"x": [3], "shares": [[("k", 0.5)]]}, schema=schema), app="a", sequence=3)
+    found = sorted(store.read("t").to_pylist(), key=lambda row: row["x"])
+    assert [row["shares"] for row in found] == [None, None, [("k", 0.5)]]
+    assert [row["name"] for row in found] == ["n1", "n2", None]
+    with pytest.raises(StoreError, match="column 'x' holds int64, and would now be string"):
+        store.widen("t", pa.schema([("x", pa.string())]))
+
+
 def test_a_damaged_log_is_a_store_error(store, tmp_path):
     store.append("t", rows(1), app="a", sequence=1)
     next((tmp_path / "tables" / "t" / "_delta_log").glob("*.json")).write_text("{not json")

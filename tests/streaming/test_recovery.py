@@ -15,13 +15,14 @@ from worker_lab import (
 )
 
 import streaming.decisions as decisions_module
+import streaming.partition as partition_module
 import streaming.worker as worker_module
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
 from streaming.memory_broker import MemoryBroker
 
 PHASES = ["poll", "step", "journal", "produce", "commit", "table flush"]
 SNAPSHOT_PHASES = ["snapshot write", "snapshot fsync", "snapshot rename"]
-STATE = {"commit_every": "1ms", "recover_within": "20ms"}
+STATE = {"commit_every": "1ms", "recover_within": "2ms"}
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,7 @@ def _small_steps(monkeypatch):
     monkeypatch.setattr(worker_module, "_POLL_MS", 5)
     monkeypatch.setattr(worker_module, "_POLL_RECORDS", 40)
     monkeypatch.setattr(decisions_module, "BATCH", 16)
+    monkeypatch.setattr(partition_module, "_SNAPSHOT_SHARE", 0)
 
 
 def project_in(folder, **changes):
