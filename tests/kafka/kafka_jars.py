@@ -90,7 +90,7 @@ def _resolve(pom: Path, folder: Path) -> None:
     try:
         run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RESOLVE_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
-        raise BrokerError(f"Maven did not resolve {pom} within {RESOLVE_TIMEOUT_S:.0f} s: look at the network") from error
+        raise BrokerError(f"Maven needs more than {RESOLVE_TIMEOUT_S:.0f} s for {pom}: look at the network") from error
     if run.returncode or not folder.is_dir():
         first = next((line for line in (run.stdout + run.stderr).splitlines() if line.strip()), "nothing said")
         raise BrokerError(f"Maven cannot resolve {pom}: {first[:300]}")

@@ -8,6 +8,7 @@ For the tests (fixture ``kafka``), for the benchmarks, and for users as ``make k
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import random
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kafka_jars import HERE, jars, java
+from kafka_jars import CACHE, HERE, jars, java
 
 from core.errors import BrokerError, HeadraceError, PortInUseError
 from core.processes import SIGKILL, end, start_tied
@@ -34,7 +35,7 @@ STOP_TIMEOUT_S = 20.0
 # Below what Linux gives to outgoing connections: a client that keeps trying while the broker is down would
 # otherwise, once in a while, get that very port and connect to itself, and the broker could not come back.
 PORTS = range(20_000, 32_000)
-JVM = "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto".split()
+JVM = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
 PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -44,6 +45,8 @@ PROPERTIES = {
     # After a kill -9 the node refuses its own successor until the session of the dead one is over.
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "300",
+    # Records of a recorded stream have its times: Kafka would delete what is older than its seven days.
+    "log.retention.ms": "-1",
     "auto.create.topics.enable": "false",
     "delete.topic.enable": "true",
     "group.initial.rebalance.delay.ms": "0",
@@ -140,6 +143,18 @@ class KafkaServer:
             self.resume()
             end(self._process, STOP_TIMEOUT_S)
 
+    def wait(self) -> None:
+        """Wait until it ends.
+
+        Raises
+        ------
+        BrokerError
+            When it does; the message has the end of its log.
+        """
+        if self._process is not None:
+            code = self._process.wait()
+            raise BrokerError(f"Kafka ended with code {code}: {self._tail()}; see {self.log}")
+
     def kill(self) -> None:
         """End it with SIGKILL, as a crash would."""
         self._signal(signal.SIGKILL)
@@ -178,7 +193,7 @@ class KafkaServer:
         command = [*classes, "kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22], "-c", str(properties)]
         run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=START_TIMEOUT_S)
         if run.returncode:
-            raise BrokerError(f"Kafka cannot format {self.folder / 'data'}: {(run.stdout + run.stderr)[-500:].strip()}")
+            raise BrokerError(f"Kafka cannot format {self.folder / 'data'}: {_gist(run.stdout + run.stderr)}")
 
     def _await_answer(self) -> None:
         assert self._process is not None
@@ -193,7 +208,12 @@ class KafkaServer:
             raise BrokerError(f"Kafka listens but does not answer ({error}): {self._tail()}; see {self.log}") from error
 
     def _tail(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")[-1000:].strip() or "it said nothing"
+        return _gist(self.log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _gist(text: str) -> str:
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith(("at ", "WARNING:"))]
+    return "\n".join(lines)[-1000:].strip() or "it said nothing"
 
 
 def free_port() -> int:
@@ -220,3 +240,28 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def main() -> int:
+    """Run a Kafka in the foreground until Ctrl-C; return the exit code."""
+    parser = argparse.ArgumentParser(description="Runs a real Apache Kafka on this machine until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=9092, help="where it listens on 127.0.0.1 (default: 9092)")
+    parser.add_argument("--folder", type=Path, default=CACHE / "data", help=f"its data (default: {CACHE / 'data'})")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        print("starting Apache Kafka (Maven downloads it the first time)", flush=True)
+        with KafkaServer(given.folder.resolve(), given.port) as server:
+            print(f"Apache Kafka answers at {server.bootstrap_servers}, data in {server.folder}; Ctrl-C ends it")
+            print(f"    export HEADRACE_BOOTSTRAP_SERVERS={server.bootstrap_servers}", flush=True)
+            server.wait()
+    except KeyboardInterrupt:
+        print("ended")
+    except HeadraceError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
