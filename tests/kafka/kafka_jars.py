@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import BrokerError
@@ -72,14 +74,21 @@ def jars(cache: Path = CACHE, pom: Path = POM) -> Path:
     folder = cache / f"lib-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits for the first one's download
+    with one_at_a_time(cache):
         if not folder.is_dir():
             with tempfile.TemporaryDirectory(dir=cache, prefix="part-") as part:
                 _resolve(pom, Path(part) / "lib")
                 (Path(part) / "lib").rename(folder)
     return folder
+
+
+@contextlib.contextmanager
+def one_at_a_time(cache: Path) -> Iterator[None]:
+    """Let one process at a time fill the cache: a second one waits for what the first one makes."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _resolve(pom: Path, folder: Path) -> None:
