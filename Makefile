@@ -1,18 +1,23 @@
 # make demo   runs the whole loop on a year's flights; ARGS="--days 90 --speed max --json out.json"
-# make test   lints, type-checks and runs every test
-# Both set up .venv first, from the pinned constraints, with Python 3.11 or 3.12.
+# make test   lints, type-checks and runs every test; those of a real Apache Kafka where Java 17 and Maven are there
+# make kafka  runs a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C; PORT=9093 for another port
+# They set up .venv first, from the pinned constraints, with Python 3.11 or 3.12.
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 ARGS ?=
+PORT ?= 9092
 
-.PHONY: demo test lint setup compile clean
+.PHONY: demo test kafka lint setup compile clean
 
 demo: setup
 	@$(BIN)/headrace demo examples/flights $(ARGS)
 
 test: setup lint
 	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
+
+kafka: setup
+	@$(BIN)/python tests/kafka/kafka_server.py --port $(PORT)
 
 lint: setup
 	$(BIN)/ruff check .

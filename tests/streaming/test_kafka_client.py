@@ -9,7 +9,7 @@ import uuid
 
 import kafka.errors
 import pytest
-from broker_spec import BrokerSpec, collect
+from client_spec import KafkaClientSpec
 
 from core.errors import BrokerError, TopicError, UsageError
 from streaming.embedded import EmbeddedBroker
@@ -23,47 +23,10 @@ KAFKA_ERRORS = [
 
 
 @pytest.mark.broker
-class TestEmbeddedBroker(BrokerSpec):
+class TestEmbeddedBroker(KafkaClientSpec):
     @pytest.fixture
     def broker(self, embedded_broker):
         return KafkaBroker(embedded_broker.bootstrap_servers)
-
-    def test_a_wrong_topic_name_is_a_topic_error(self, broker):
-        with pytest.raises(TopicError):
-            broker.producer().send(OutRecord("no such/topic", b"k", b"v"))
-
-    def test_a_record_that_cannot_be_sent_is_refused_and_the_next_one_is_sent(self, broker, topic, connect):
-        producer = broker.producer()
-        try:
-            with pytest.raises(BrokerError, match=r"max\.message\.bytes"):
-                producer.send(OutRecord(topic, b"k", b"v" * (17 << 20), 1, 0))
-            with pytest.raises(BrokerError, match="sending"):
-                producer.send(OutRecord(topic, b"k", b"v", 1, 9))
-            producer.send(OutRecord(topic, b"k", b"v", 1, 0))
-            producer.flush()
-        finally:
-            producer.close()
-        assert [r.value for r in collect(connect({TopicPartition(topic, 0): 0}), 1)] == [b"v"]
-
-    def test_closing_sends_what_is_queued(self, broker, topic, connect):
-        producer = broker.producer()
-        producer.send(OutRecord(topic, b"k", b"v", 1, 0))
-        producer.close()
-        assert len(collect(connect({TopicPartition(topic, 0): 0}), 1)) == 1
-
-    def test_clients_leave_no_threads_behind(self, broker, topic):
-        before = set(threading.enumerate())
-        producer, consumer = broker.producer(), broker.consumer("g")
-        producer.send(OutRecord(topic, b"k", b"v", 1, 0))
-        consumer.assign({TopicPartition(topic, 0): 0})
-        consumer.poll(100, 1)
-        producer.close()
-        consumer.close()
-        broker.describe([])
-        deadline = time.monotonic() + 10
-        while set(threading.enumerate()) - before and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert set(threading.enumerate()) - before == set()
 
 
 @pytest.mark.parametrize("kind", KAFKA_ERRORS, ids=lambda kind: kind.__name__)
