@@ -8,8 +8,12 @@ any other bad record, and the stream goes on behind it. The same bytes always gi
 partition that goes through its input again sees the same. A checksum that does not hold is damage on the way or on
 the disk, and stays an error.
 
-`install` puts this in the place of two classes of ``kafka.record.memory_records``; everything relies on the version
-that ``pyproject.toml`` pins, and ``tests/streaming/test_kafka_batches.py`` fails when its internals change.
+Many batches below that bound can lie in one fetch, so a poll also ends once it has `MAX_POLLED_BYTES` of a partition.
+A partition then costs at most one unpacked batch, and one poll's records of which the last may be as large again.
+
+`install` puts this in the place of two classes of ``kafka.record.memory_records`` and two methods of kafka-python's
+fetcher; everything relies on the version that ``pyproject.toml`` pins, and
+``tests/streaming/test_kafka_batches.py`` fails when its internals change.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ import gzip
 import io
 import struct
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Protocol
 
 import cramjam
 import lz4.frame
 import zstandard
+from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
@@ -32,12 +38,13 @@ from kafka.record.util import decode_varint
 from core.reasons import UNREADABLE_HEADER, Reason
 
 MAX_UNPACKED_BYTES = 64 << 20
-MAX_HEADERS = 2_048
+MAX_POLLED_BYTES = 16 << 20
+MAX_HEADERS = 4_096
 MAX_PLACEHOLDERS = 100_000
 _CHUNK = 1 << 20
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_PREFIX_BYTES = 16
-_NAMES = ("DefaultRecordBatch", "LegacyRecordBatch")
+_append = Fetcher._append
 
 
 class TooLargeError(Exception):
@@ -46,8 +53,36 @@ class TooLargeError(Exception):
 
 def install() -> None:
     """Let every consumer of this process read batches as this module does; doing it again changes nothing."""
-    for name, kind in zip(_NAMES, (BoundedBatch, BoundedLegacyBatch), strict=True):
-        setattr(memory_records, name, kind)
+    memory_records.DefaultRecordBatch = BoundedBatch
+    memory_records.LegacyRecordBatch = BoundedLegacyBatch
+    Fetcher.PartitionRecords.take = _take_bounded
+    Fetcher._append = _append_bounded
+
+
+def _take_bounded(part: Any, n: int | None = None) -> list[Any]:
+    """Return the next records, `n` at most, fewer once they are `MAX_POLLED_BYTES`; else as kafka-python does it."""
+    part._maybe_raise_next_inline_exception()
+    records: list[Any] = []
+    size = 0
+    try:
+        for record in islice(part.record_iterator, n):
+            records.append(record)
+            size += record.serialized_key_size + record.serialized_value_size + record.serialized_header_size
+            if size > MAX_POLLED_BYTES:
+                break
+    except Exception as error:
+        if not records:
+            raise
+        part._next_inline_exception = error
+    part.is_cut = size > MAX_POLLED_BYTES
+    return records
+
+
+def _append_bounded(fetcher: Any, drained: Any, part: Any, max_records: int, update_offsets: bool) -> int:
+    """Append a partition's records to those of a poll; a partition that was cut says that the poll is full."""
+    part.is_cut = False
+    count: int = _append(fetcher, drained, part, max_records, update_offsets)
+    return max_records if part.is_cut else count
 
 
 class BoundedBatch(DefaultRecordBatch):
@@ -78,35 +113,37 @@ class BoundedBatch(DefaultRecordBatch):
         except Exception:  # noqa: BLE001  four codecs raise what they like for bytes that a producer made up
             yield from self._placeholders(expected, left, "unreadable_batch")
             return
+        last = self.last_offset
         for remaining in range(left, 0, -1):
-            if (end := self._record_end()) is None:
-                yield from self._placeholders(expected, remaining, "unreadable_batch")
-                return
-            record = self._read(expected, end)
-            self._pos = end
+            start = self._pos
+            record = self._read(start)
+            if record is None:
+                if (end := self._record_end(start)) is None:
+                    yield from self._placeholders(expected, remaining, "unreadable_batch")
+                    return
+                self._pos = end
+            if record is None or not expected <= record.offset <= last:
+                record = self._placeholder(expected, "unreadable_batch")
             yield record
             expected = record.offset + 1
 
-    def _record_end(self) -> int | None:
-        """Return where the next record ends, None if it says nothing sensible of that."""
+    def _read(self, start: int) -> Any:
+        """Return the next record, None where it does not parse."""
+        buffer = self._buffer
         try:
-            length, start = decode_varint(self._buffer, self._pos)
+            if buffer[start] & buffer[start + 1] & 0x80:  # else its length is below 8,192: no room for more headers
+                return self._read_msg(decode_varint=_counting_varints())
+            return self._read_msg()
+        except (CorruptRecordError, ValueError, IndexError):
+            return None
+
+    def _record_end(self, start: int) -> int | None:
+        """Return where a record ends that does not parse, None if it says nothing sensible of that."""
+        try:
+            length, body = decode_varint(self._buffer, start)
         except (ValueError, IndexError):
             return None
-        return start + length if 0 < length <= len(self._buffer) - start else None
-
-    def _read(self, expected: int, end: int) -> Any:
-        """Return the next record; a placeholder where it does not parse, or claims an offset that is not its own."""
-        try:
-            if end - self._pos > 2 * MAX_HEADERS:  # a smaller one has no room for more headers
-                record = self._read_msg(decode_varint=_counting_varints())
-            else:
-                record = self._read_msg()
-        except (CorruptRecordError, ValueError, IndexError):
-            return self._placeholder(expected, "unreadable_batch")
-        if not expected <= record.offset <= self.last_offset:
-            return self._placeholder(expected, "unreadable_batch")
-        return record
+        return body + length if 0 < length <= len(self._buffer) - body else None
 
     def _placeholders(self, first: int, left: int, reason: Reason) -> Iterator[Any]:
         count = min(left, self.last_offset - first + 1)

@@ -20,6 +20,7 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.structs import OffsetAndMetadata
 
 from core.errors import BrokerError, TopicError
+from streaming import kafka_batches
 from streaming.kafka_address import await_listener, growing_pauses, parse_addresses
 from streaming.kafka_log import limit_kafka_log
 from streaming.transport import ClusterInfo, OutRecord, RawRecord, TopicPartition
@@ -49,7 +50,7 @@ _ADVICE = [
     ),
     (
         "CorruptRecordError UnsupportedCodecError",
-        "the record cannot be read: check the broker's disk, and that producers compress with gzip or lz4",
+        "the log is damaged: check the broker's disk",
     ),
     (
         "MessageSizeTooLargeError RecordListTooLargeError",
@@ -178,6 +179,7 @@ class KafkaBroker:
     ) -> None:
         parse_addresses(bootstrap_servers)
         limit_kafka_log()
+        kafka_batches.install()
         self._access = _Access(bootstrap_servers, connect_timeout_s)
         self._delivery_timeout_s = delivery_timeout_s
         self._isolation_level = isolation_level
