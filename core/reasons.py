@@ -21,5 +21,7 @@ Reason = Literal[
     "oversized_batch",
     "unreadable_batch",
 ]
+REASON_HEADER = "headrace-reason"
+"""The first of the headers that a dead letter has more than the bad record had."""
 UNREADABLE_HEADER = "headrace-unreadable"
-"""On a record without a value: it stands for one that cannot be had of its batch; the reason is the header's value."""
+"""On a record without a value: it stands for one that cannot be had of its batch; the reason is its value."""

@@ -104,10 +104,10 @@ class Decoder:
         """Decode a record of `topic`; one that stands for what cannot be had of its batch is bad (`core.reasons`)."""
         if value is None and headers:
             marked = dict(headers).get(UNREADABLE_HEADER)
-            for reason in _BATCH_REASONS:
+            for reason, detail in _BATCH_REASONS.items():
                 if marked == reason.encode():
                     kind: Literal["event", "label"] = "event" if topic == self._settings.events_topic else "label"
-                    return BadRecord(kind, reason, _BATCH_REASONS[reason])
+                    return BadRecord(kind, reason, detail)
         return self.for_topic(topic)(value, timestamp)
 
     def event(self, value: bytes | None, timestamp: int) -> Event | BadRecord:

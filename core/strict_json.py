@@ -157,8 +157,8 @@ def shorten(value: object) -> str:
 
     Examples
     --------
-    >>> shorten("two\\nlines"), len(shorten(["x" * 500]))
-    ('two lines', 200)
+    >>> shorten("two  words"), len(shorten(["x" * 500]))
+    ('two words', 200)
     """
     text = value if isinstance(value, str) else repr(value)
     text = re.sub(r"\s+", " ", text)

@@ -85,14 +85,15 @@ def _append_bounded(fetcher: Any, drained: Any, part: Any, max_records: int, upd
     return max_records if part.is_cut else count
 
 
-class BoundedBatch(DefaultRecordBatch):
+class BoundedBatch(DefaultRecordBatch):  # type: ignore[misc]
     """A batch of today's format; iterating gives one record or placeholder for each that it claims to hold.
 
     A batch without readable records that claims more than `MAX_PLACEHOLDERS` gives one placeholder, at its last
     offset: a megabyte can claim a hundred million, and that many dead letters would be a bomb of their own.
     """
 
-    __slots__ = ()
+    _buffer: Any
+    _pos: int
 
     def __iter__(self) -> Iterator[Any]:
         return super().__iter__() if self.is_control_batch else self._bounded()
@@ -159,13 +160,12 @@ class BoundedBatch(DefaultRecordBatch):
         return _placeholder(offset, stamp, self.timestamp_type, reason)
 
 
-class BoundedLegacyBatch(LegacyRecordBatch):
-    """A message of the formats before Kafka 0.11, which may wrap others; a wrapper that cannot be read is one record."""
-
-    __slots__ = ()
+class BoundedLegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
+    """A message of the formats before Kafka 0.11; a wrapper of others that cannot be read is one record."""
 
     def __iter__(self) -> Iterator[Any]:
-        expected, reason = -1, None
+        expected = -1
+        reason: Reason | None = None
         try:
             for record in super().__iter__():
                 if record.offset < expected or not record.validate_crc():
