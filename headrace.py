@@ -9,6 +9,7 @@ import click
 from core.errors import HeadraceError
 
 _COMMANDS = {
+    "dead-letters": "cli.dead_letters:dead_letters",
     "demo": "cli.demo:demo",
     "history": "cli.inspect:history",
     "monitor": "cli.services:monitor",

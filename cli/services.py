@@ -210,7 +210,7 @@ def replay(project: Path, bootstrap: str | None, days: float | None, speed: str,
     """
     log_to_stderr()
     loaded = load_project(project, bootstrap=bootstrap)
-    published = run_replay(_running_broker(loaded), days, parse_speed(speed), stop_on_signals(), lockstep=lockstep)
+    published = run_replay(on_running_broker(loaded), days, parse_speed(speed), stop_on_signals(), lockstep=lockstep)
     click.echo(f"published {published.events:,} events and {published.labels:,} labels", err=True)
 
 
@@ -272,7 +272,14 @@ def _resume_after(project: Project) -> int | None:
     return min((int(part["clock"]) for part in partitions.values()), default=None) or None
 
 
-def _running_broker(project: Project) -> Project:
+def on_running_broker(project: Project) -> Project:
+    """Return the project on its broker, on the embedded one that runs for it where none was named.
+
+    Raises
+    ------
+    BrokerError
+        If there is neither.
+    """
     if project.bootstrap_servers:
         return project
     from streaming.embedded import running_broker

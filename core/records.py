@@ -1,38 +1,27 @@
 """Step 1: raw bytes become an event, a label or a bad record. Pure; nothing here raises for bad input.
 
-The decoder is built from the project file: :func:`msgspec.defstruct` makes a C decoder that checks
-JSON and types in one pass, and the few checks it cannot make (bounds, time, id) follow in Python.
+The decoder is built from the project file: JSON and types are checked by :mod:`core.strict_json` in one pass,
+and the few checks that it cannot make (bounds, time, id) follow here.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import msgspec
-
 from core.durations import EARLIEST, LATEST, parse_iso
 from core.predictions import MAX_MAGNITUDE, MAX_OUTCOME, FeatureValue, Outcome
+from core.reasons import UNREADABLE_HEADER, Reason
 from core.settings import FieldSettings, Kind, Settings
+from core.strict_json import StrictJson, shorten
 
-Reason = Literal[
-    "empty",
-    "oversized",
-    "malformed",
-    "wrong_type",
-    "missing_field",
-    "out_of_bounds",
-    "bad_time",
-    "time_ahead",
-    "bad_id",
-    "bad_label",
-    "unknown_kind",
-    "feature_error",
-]
 MAX_ID_LENGTH = 512
 MAX_CATEGORY_LENGTH = 256
+_BATCH_REASONS: dict[Reason, str] = {
+    "oversized_batch": "it came in a compressed batch that unpacks to more than 64 MiB",
+    "unreadable_batch": "it came in a batch that does not unpack or parse, though its checksum holds",
+}
 _MS_PER_UNIT = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 
@@ -91,11 +80,11 @@ class Decoder:
         event_paths = [(settings.id, str | int), (settings.time, str | int | float)]
         event_paths += [(field.path or name, _json_type(field)) for name, field in settings.fields.items()]
         event_paths += [(kind.path, str)] if kind else []
-        self._event_json = _Json(event_paths, settings.topics.max_bytes)
+        self._event_json = StrictJson(event_paths, settings.topics.max_bytes)
         self._label_id = settings.label.id or settings.id
         label_paths = [(self._label_id, str | int), (settings.label.path, Any)]
         label_paths += [(settings.label.time, str | int | float)] if settings.label.time else []
-        self._label_json = _Json(label_paths, settings.topics.max_bytes)
+        self._label_json = StrictJson(label_paths, settings.topics.max_bytes)
         self._id = _getter(settings.id)
         self._time = _getter(settings.time)
         self._label_getters = [
@@ -106,8 +95,20 @@ class Decoder:
         ]
         self._outcome = outcome_reader(settings)
         self._kind = kind
-        self._kind_json = _Json([(kind.path, str)], settings.topics.max_bytes) if kind else None
+        self._kind_json = StrictJson([(kind.path, str)], settings.topics.max_bytes) if kind else None
         self._kind_of = _getter(kind.path) if kind else None
+
+    def read(
+        self, topic: str, value: bytes | None, timestamp: int, headers: Sequence[tuple[str, bytes]]
+    ) -> Event | Label | BadRecord:
+        """Decode a record of `topic`; one that stands for what cannot be had of its batch is bad (`core.reasons`)."""
+        if value is None and headers:
+            marked = dict(headers).get(UNREADABLE_HEADER)
+            for reason, detail in _BATCH_REASONS.items():
+                if marked == reason.encode():
+                    kind: Literal["event", "label"] = "event" if topic == self._settings.events_topic else "label"
+                    return BadRecord(kind, reason, detail)
+        return self.for_topic(topic)(value, timestamp)
 
     def event(self, value: bytes | None, timestamp: int) -> Event | BadRecord:
         """Decode an event; `timestamp` is its record's, ms."""
@@ -119,7 +120,9 @@ class Decoder:
             return BadRecord("event", "bad_id", f"{self._settings.id}: an id has 1 to {MAX_ID_LENGTH} characters")
         time = _read_time(self._time(content), self._settings.time_unit)
         if time is None:
-            return BadRecord("event", "bad_time", f"{self._settings.time}: {_short(self._time(content))} is not a time")
+            return BadRecord(
+                "event", "bad_time", f"{self._settings.time}: {shorten(self._time(content))} is not a time"
+            )
         if time > timestamp + self._settings.order.max_ahead:
             return BadRecord(
                 "event",
@@ -145,7 +148,7 @@ class Decoder:
             return BadRecord("label", "bad_id", f"{self._label_id}: an id has 1 to {MAX_ID_LENGTH} characters")
         outcome = self._outcome(get_outcome(content))
         if outcome is None:
-            detail = f"{self._settings.label.path}: {_short(get_outcome(content))} is no outcome of this task"
+            detail = f"{self._settings.label.path}: {shorten(get_outcome(content))} is no outcome of this task"
             return BadRecord("label", "bad_label", detail)
         time: int | None = timestamp
         if self._settings.label.time:
@@ -171,73 +174,13 @@ class Decoder:
             return self.event(value, timestamp)
         if kind == self._kind.label:
             return self.label(value, timestamp)
-        return BadRecord("event", "unknown_kind", f"{self._kind.path}: {_short(kind)} is neither event nor label")
+        return BadRecord("event", "unknown_kind", f"{self._kind.path}: {shorten(kind)} is neither event nor label")
 
     def for_topic(self, topic: str) -> Decode:
         """Return the method that decodes `topic`."""
         if self._kind is not None and self._settings.events_topic == self._settings.labels_topic:
             return self.either
         return self.event if topic == self._settings.events_topic else self.label
-
-
-class _Json:
-    """A strict decoder of some paths of a JSON object; counts on C for all of it."""
-
-    def __init__(self, paths: list[tuple[str, Any]], max_bytes: int) -> None:
-        tree: dict[str, Any] = {}
-        for path, kind in paths:
-            node = tree
-            *parents, leaf = path.split(".")
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = _either(node.get(leaf), kind)
-        self._strict = msgspec.json.Decoder(_struct(tree, forbid_unknown=True))
-        self._lenient = msgspec.json.Decoder(_struct(tree, forbid_unknown=False))
-        self._max_bytes = max_bytes
-
-    def decode(self, value: bytes | None, timestamp: int) -> tuple[Any, bool]:
-        """Return (content, whether it had unknown fields), or ((reason, detail), False)."""
-        if refusal := self._refusal(value, timestamp):
-            return refusal, False
-        assert value
-        try:
-            try:
-                return self._strict.decode(value), False
-            except msgspec.ValidationError as error:
-                if "unknown field" not in str(error):
-                    raise
-                return self._lenient.decode(value), True
-        except msgspec.ValidationError as error:
-            return _reason_of(str(error)), False
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return ("malformed", _short(str(error))), False
-
-    def _refusal(self, value: bytes | None, timestamp: int) -> tuple[Reason, str] | None:
-        if not EARLIEST <= timestamp <= LATEST:
-            return "bad_time", f"the record's time stamp {timestamp} is no time in milliseconds"
-        if not value:
-            return "empty", "the record has no value"
-        if len(value) > self._max_bytes:
-            return "oversized", f"{len(value)} bytes, more than topics.max_bytes"
-        return None
-
-
-def _either(known: Any, kind: Any) -> Any:
-    """Return the JSON type of a path that is read twice."""
-    if known is None or Any in (known, kind):
-        return kind if known is None else Any
-    return known | kind
-
-
-def _struct(tree: dict[str, Any], *, forbid_unknown: bool) -> type[msgspec.Struct]:
-    fields = []
-    for index, (name, kind) in enumerate(tree.items()):
-        leaf = _struct(kind, forbid_unknown=forbid_unknown) if isinstance(kind, dict) else kind
-        fields.append((f"f{index}", leaf | None if leaf is not Any else Any, msgspec.field(name=name, default=None)))
-    made: type[msgspec.Struct] = msgspec.defstruct(
-        "Record", fields, forbid_unknown_fields=forbid_unknown, namespace={"NAMES": list(tree)}, gc=False
-    )
-    return made
 
 
 def _getter(path: str) -> Callable[[Any], Any]:
@@ -256,16 +199,6 @@ def _getter(path: str) -> Callable[[Any], Any]:
 
 def _json_type(field: FieldSettings) -> Any:
     return {"number": float, "category": str | int | bool, "bool": bool, "text": str}[field.type]
-
-
-def _reason_of(message: str) -> tuple[Reason, str]:
-    return ("missing_field" if "missing required" in message else "wrong_type"), _short(message)
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    text = re.sub(r"\s+", " ", text)
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _read_id(value: Any) -> str | None:
@@ -308,7 +241,7 @@ def _number_check(field: FieldSettings) -> Callable[[Any], _Checked]:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return _no("number", value)
         if not low <= value <= high or abs(value) > MAX_MAGNITUDE:
-            return None, ("out_of_bounds", f"{_short(value)} is not between {low:g} and {high:g}")
+            return None, ("out_of_bounds", f"{shorten(value)} is not between {low:g} and {high:g}")
         return float(value), None
 
     return check
@@ -332,7 +265,7 @@ def _text(value: Any) -> _Checked:
 
 
 def _no(kind: Kind, value: Any) -> _Checked:
-    return None, ("wrong_type", f"{_short(value)} is no {kind}")
+    return None, ("wrong_type", f"{shorten(value)} is no {kind}")
 
 
 def outcome_reader(settings: Settings) -> Callable[[Any], Outcome | None]:

@@ -42,11 +42,15 @@ _ADVICE = [
     ),
     (
         "CorruptRecordError UnsupportedCodecError",
-        "the record cannot be read: check the broker's disk, and that producers compress with gzip or lz4",
+        "the log is damaged: check the broker's disk",
     ),
     (
         "MessageSizeTooLargeError RecordListTooLargeError",
         "send smaller records, or raise the topic's max.message.bytes",
+    ),
+    (
+        "InvalidTimestampError",
+        "the record's time is too far ahead: raise the topic's message.timestamp.after.max.ms",
     ),
     (
         "AuthorizationError SaslAuthenticationFailedError",

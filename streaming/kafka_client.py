@@ -18,6 +18,7 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.structs import OffsetAndMetadata
 
 from core.errors import BrokerError, TopicError
+from streaming import kafka_batches
 from streaming.kafka_access import (
     CLOSE_TIMEOUT_S,
     FOREIGN,
@@ -71,6 +72,7 @@ class KafkaBroker:
     ) -> None:
         parse_addresses(bootstrap_servers)
         limit_kafka_log()
+        kafka_batches.install()
         self._access = Access(bootstrap_servers, connect_timeout_s)
         self._delivery_timeout_s = delivery_timeout_s
         self.transactional = transactional
@@ -120,13 +122,13 @@ class KafkaBroker:
         return StaticMembership(self.consumer(group), self.describe([topic]).partitions[topic])
 
     def publisher(
-        self, name: str, membership: Membership, phases: Phases, *, exactly_once: bool
+        self, name: str, membership: Membership | None, phases: Phases, *, exactly_once: bool
     ) -> TransactionalPublisher | PlainPublisher:
         """See :meth:`streaming.transport.Broker.publisher`."""
-        assert isinstance(membership, (GroupMembership, StaticMembership))
+        assert isinstance(membership, GroupMembership | StaticMembership | None)
         if exactly_once:
-            assert isinstance(membership, GroupMembership)
-            return TransactionalPublisher(self._access, name, membership.group, phases)
+            group = membership.group if isinstance(membership, GroupMembership) else ""
+            return TransactionalPublisher(self._access, name, group, phases)
         return PlainPublisher(self._access, name, membership, phases)
 
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -368,7 +370,9 @@ class KafkaRecordProducer:
 
     def _raise_failures(self) -> None:
         if self._failures:
-            count, first = len(self._failures), self._failures[0]
+            # innocent neighbours of a bad record in its batch only get a bare KafkaError
+            telling = (failure for failure in self._failures if type(failure) is not kafka_errors.KafkaError)
+            count, first = len(self._failures), next(telling, self._failures[0])
             raise broker_error(first, self._access.address, f"{count} record(s) were not delivered") from first
 
     def _check_topic(self, topic: str) -> None:

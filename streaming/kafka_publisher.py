@@ -110,7 +110,7 @@ class PlainPublisher:
     """
 
     def __init__(
-        self, access: Access, name: str, membership: GroupMembership | StaticMembership, phases: Phases
+        self, access: Access, name: str, membership: GroupMembership | StaticMembership | None, phases: Phases
     ) -> None:
         self._access = access
         self._name = name
@@ -142,7 +142,7 @@ class PlainPublisher:
                 self._delivered([send(self._producer, _datable(output)) for output in outputs])
         except FOREIGN as error:
             raise broker_error(error, self._access.address, f"committing {self._name}") from error
-        if positions:
+        if positions and self._membership is not None:
             with enter("commit"):
                 self._membership.commit(positions)
         return behind

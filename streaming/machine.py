@@ -227,7 +227,7 @@ class Machine:
         self.state.books.labels.waiting = self.state.join.waiting
 
     def _prepare(self, record: RawRecord) -> Prepared:
-        content = self._decoder.for_topic(record.topic)(record.value, record.timestamp)
+        content = self._decoder.read(record.topic, record.value, record.timestamp, record.headers)
         if not isinstance(content, Event):
             return Prepared(record, content)
         try:

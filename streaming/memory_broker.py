@@ -71,9 +71,11 @@ class MemoryBroker:
         with self.changed:
             return self._groups.setdefault((group, topic), MemoryGroup(group, len(self._topics.get(topic, [])))).join()
 
-    def publisher(self, name: str, membership: Membership, phases: Phases, *, exactly_once: bool) -> MemoryPublisher:
+    def publisher(
+        self, name: str, membership: Membership | None, phases: Phases, *, exactly_once: bool
+    ) -> MemoryPublisher:
         """See :meth:`streaming.transport.Broker.publisher`."""
-        assert isinstance(membership, MemoryMembership)
+        assert isinstance(membership, MemoryMembership | None)
         return MemoryPublisher(self, name, membership, phases, exactly_once=exactly_once)
 
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -219,7 +221,13 @@ class MemoryPublisher:
     """See :class:`streaming.transport.Publisher`: everything is appended at once, or one after the other."""
 
     def __init__(
-        self, broker: MemoryBroker, name: str, membership: MemoryMembership, phases: Phases, *, exactly_once: bool
+        self,
+        broker: MemoryBroker,
+        name: str,
+        membership: MemoryMembership | None,
+        phases: Phases,
+        *,
+        exactly_once: bool,
     ) -> None:
         self._exactly_once = exactly_once
         self._broker = broker
@@ -260,7 +268,8 @@ class MemoryPublisher:
             with phases.enter("produce"):
                 self._broker.append(output)
         with phases.enter("commit"):
-            self._broker.commit(self._membership.group_name, positions)
+            if self._membership is not None:
+                self._broker.commit(self._membership.group_name, positions)
         return behind
 
     def close(self) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 import msgspec
 
 from core.durations import EARLIEST, LATEST, format_time
+from core.reasons import REASON_HEADER
 from core.settings import Settings
 from streaming.join import Predicted
 from streaming.machine import CHAMPION, DeadLetter, Output
 from streaming.transport import OutRecord
 
 MAX_DEAD_LETTER_BYTES = 900_000
+MAX_EXTRA_BYTES = 32_000  # of the key, and of all headers
+_HEADER_OVERHEAD = 8
 _encoder = msgspec.json.Encoder()
 
 
@@ -45,24 +48,33 @@ def prediction_message(predicted: Predicted, topic: str) -> OutRecord:
 
 
 def dead_letter_message(letter: DeadLetter, topic: str) -> OutRecord:
-    """Return the bad record, raw, with ``headrace-*`` headers: reason, detail, topic, partition, offset, time stamp.
+    """Return the bad record, raw; behind its headers ours: reason, detail, topic, partition, offset, time stamp.
 
-    One with neither key nor value gets an empty value, because kafka-python does not send it otherwise. A value of
-    more than `MAX_DEAD_LETTER_BYTES` is cut; ``headrace-truncated`` is then its length.
+    One with neither key nor value gets an empty value, because kafka-python does not send it otherwise. What is too
+    large for a broker's usual limit is cut (value, key) or left out (headers); ``headrace-truncated``,
+    ``headrace-truncated-key`` and ``headrace-truncated-headers`` then say how much there was.
     """
     record = letter.record
-    headers = {
-        "headrace-reason": letter.bad.reason,
+    ours = {
+        REASON_HEADER: letter.bad.reason,
         "headrace-detail": letter.bad.detail,
         "headrace-topic": record.topic,
         "headrace-partition": str(record.partition),
         "headrace-offset": str(record.offset),
         "headrace-timestamp": str(record.timestamp),
     }
-    value = b"" if record.key is None and record.value is None else record.value
+    key, value, headers = record.key, record.value, record.headers
+    if key is None and value is None:
+        value = b""
     if value is not None and len(value) > MAX_DEAD_LETTER_BYTES:
-        headers["headrace-truncated"] = str(len(value))
+        ours["headrace-truncated"] = str(len(value))
         value = value[:MAX_DEAD_LETTER_BYTES]
-    ours = tuple((name, text.encode("utf-8", "replace")) for name, text in headers.items())
+    if key is not None and len(key) > MAX_EXTRA_BYTES:
+        ours["headrace-truncated-key"] = str(len(key))
+        key = key[:MAX_EXTRA_BYTES]
+    if sum(len(name.encode()) + len(content) + _HEADER_OVERHEAD for name, content in headers) > MAX_EXTRA_BYTES:
+        ours["headrace-truncated-headers"] = str(len(headers))
+        headers = ()
     timestamp = record.timestamp if EARLIEST <= record.timestamp <= LATEST else None
-    return OutRecord(topic, record.key, value, timestamp, None, (*record.headers, *ours))
+    written = tuple((name, text.encode("utf-8", "replace")) for name, text in ours.items())
+    return OutRecord(topic, key, value, timestamp, None, (*headers, *written))

@@ -248,8 +248,11 @@ class Broker(Protocol):
     def membership(self, group: str, topic: str, session_timeout_ms: int) -> Membership:
         """Join `group`, which shares out the partitions of `topic`."""
 
-    def publisher(self, name: str, membership: Membership, phases: Phases, *, exactly_once: bool) -> Publisher:
-        """Connect a publisher; at any time only the newest of one `name` can commit."""
+    def publisher(self, name: str, membership: Membership | None, phases: Phases, *, exactly_once: bool) -> Publisher:
+        """Connect a publisher; with exactly once only the newest of one `name` can commit.
+
+        Without a `membership` it commits no positions.
+        """
 
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
         """Let the broker drop records below these offsets; one that cannot keeps them."""
