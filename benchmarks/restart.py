@@ -1,0 +1,139 @@
+"""How long a restart takes at one and at ten times the state: ``python benchmarks/restart.py --json FILE``.
+
+The state of a partition is a forest of ten, trained, and events that wait for their label. It is saved and loaded in
+this process (the median of `--runs`), and loaded once in a fresh one, imports included, which is what a worker that
+takes a partition over has to do before it can go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from core.features import load_features
+from core.project import Project, load_project
+from streaming.checkpoint import Checkpoints, Snapshot
+from streaming.experts import build_experts
+from streaming.machine import Machine, State
+from streaming.transport import RawRecord
+
+START = 1_700_000_000_000
+SIZES = {"1x": (2_000, 10_000), "10x": (20_000, 100_000)}
+PROJECT = """
+name: restart
+id: id
+time: at
+fields: {a: number, b: number, c: number, d: number, kind: category, place: {type: category, max_categories: 200}}
+label: {path: y, horizon: 7d, positive: 1, negative: 0}
+online:
+  - {name: forest, factory: forest, params: {n_models: 10}}
+  - linear
+  - prior
+"""
+
+
+def records(labelled: int, pending: int, seed: int) -> Iterator[RawRecord]:
+    """Events, the first `labelled` of them followed by their label."""
+    draw = random.Random(seed)
+    for number in range(labelled + pending):
+        stamp = START + number * 100
+        a, b, c, d = (draw.gauss(0, 1) for _ in range(4))
+        kind, place = draw.choice("abcdef"), f"p{draw.randrange(200)}"
+        event = {"id": f"event-{number:09d}", "at": stamp, "a": a, "b": b, "c": c, "d": d, "kind": kind, "place": place}
+        yield RawRecord("restart.events", 0, number, stamp, None, json.dumps(event).encode())
+        if number < labelled:
+            label = {"id": event["id"], "y": int(a + b * c + (kind in "ab") + draw.gauss(0, 0.3) > 0)}
+            yield RawRecord("restart.labels", 0, number, stamp + 1, None, json.dumps(label).encode())
+
+
+def build(project: Project, labelled: int, pending: int, seed: int) -> State:
+    machine = Machine(project.settings, load_features(project), State.fresh(project.settings, build_experts(project)))
+    batch: list[RawRecord] = []
+    for record in records(labelled, pending, seed):
+        batch.append(record)
+        if len(batch) == 256:
+            machine.process(batch)
+            batch = []
+    machine.process(batch)
+    return machine.state
+
+
+def measure(labelled: int, pending: int, seed: int, runs: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "headrace.yaml").write_text(PROJECT)
+        project = load_project(folder, state=Path(folder, "state"))
+        checkpoints = Checkpoints(project)
+        began = time.perf_counter()
+        state = build(project, labelled, pending, seed)
+        built_s = time.perf_counter() - began
+        saves, loads = [], []
+        for _ in range(runs):
+            began = time.perf_counter()
+            path = checkpoints.save(0, Snapshot(state, "cluster"))
+            saves.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            checkpoints.load(0)
+            loads.append(time.perf_counter() - began)
+        file = checkpoints.inspect(0)
+        assert file is not None
+        began = time.perf_counter()
+        child = subprocess.run([sys.executable, __file__, "--load", folder], check=True, capture_output=True, text=True)
+        fresh_s = time.perf_counter() - began
+        return {
+            "examples_learned": labelled,
+            "pending": state.join.pending,
+            "build_s": round(built_s, 2),
+            "file_bytes": Path(path).stat().st_size,
+            "pickled_bytes": {name: len(content) for name, content in file.sections.items()},
+            "save_s": round(statistics.median(saves), 3),
+            "load_s": round(statistics.median(loads), 3),
+            "fresh_process_s": round(fresh_s, 2),
+            **json.loads(child.stdout),
+        }
+
+
+def load(folder: str) -> dict[str, Any]:
+    """What a fresh process does; its own times and memory."""
+    project = load_project(folder, state=Path(folder, "state"))
+    load_features(project)
+    build_experts(project)
+    began = time.perf_counter()
+    found = Checkpoints(project).load(0)
+    assert found is not None
+    return {
+        "fresh_load_s": round(time.perf_counter() - began, 3),
+        "fresh_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", default="-", help="file of the result; - is standard output")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--load", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.load:
+        print(json.dumps(load(given.load)))
+        return
+    result = {name: measure(*SIZES[name], given.seed, given.runs) for name in given.sizes}
+    text = json.dumps(result, indent=2)
+    if given.json == "-":
+        print(text)
+    else:
+        Path(given.json).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
