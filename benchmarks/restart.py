@@ -24,6 +24,7 @@ from core.features import load_features
 from core.project import Project, load_project
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.experts import build_experts
+from streaming.join import Predicted
 from streaming.machine import Machine, State
 from streaming.transport import RawRecord
 
@@ -42,30 +43,43 @@ online:
 """
 
 
-def records(labelled: int, pending: int, seed: int) -> Iterator[RawRecord]:
-    """Events, the first `labelled` of them followed by their label."""
-    draw = random.Random(seed)
-    for number in range(labelled + pending):
-        stamp = START + number * 100
-        a, b, c, d = (draw.gauss(0, 1) for _ in range(4))
-        kind, place = draw.choice("abcdef"), f"p{draw.randrange(200)}"
-        event = {"id": f"event-{number:09d}", "at": stamp, "a": a, "b": b, "c": c, "d": d, "kind": kind, "place": place}
-        yield RawRecord("restart.events", 0, number, stamp, None, json.dumps(event).encode())
-        if number < labelled:
-            label = {"id": event["id"], "y": int(a + b * c + (kind in "ab") + draw.gauss(0, 0.3) > 0)}
-            yield RawRecord("restart.labels", 0, number, stamp + 1, None, json.dumps(label).encode())
+def event(number: int, draw: random.Random) -> dict[str, Any]:
+    numbers = {name: draw.gauss(0, 1) for name in "abcd"}
+    stamp = START + number * 100
+    return {
+        "id": f"event-{number:09d}",
+        "at": stamp,
+        **numbers,
+        "kind": draw.choice("abcdef"),
+        "place": f"p{draw.randrange(200)}",
+    }
+
+
+def labelled_records(count: int, draw: random.Random) -> Iterator[RawRecord]:
+    """Events, each followed by its label."""
+    for number in range(count):
+        sent = event(number, draw)
+        yield RawRecord("restart.events", 0, number, sent["at"], None, json.dumps(sent).encode())
+        outcome = int(sent["a"] + sent["b"] * sent["c"] + (sent["kind"] in "ab") + draw.gauss(0, 0.3) > 0)
+        label = {"id": sent["id"], "y": outcome}
+        yield RawRecord("restart.labels", 0, number, sent["at"] + 1, None, json.dumps(label).encode())
 
 
 def build(project: Project, labelled: int, pending: int, seed: int) -> State:
+    """Learn from `labelled` examples; then let `pending` events wait, which nobody needs to predict for that."""
+    draw = random.Random(seed)
     machine = Machine(project.settings, load_features(project), State.fresh(project.settings, build_experts(project)))
-    batch: list[RawRecord] = []
-    for record in records(labelled, pending, seed):
-        batch.append(record)
-        if len(batch) == 256:
-            machine.process(batch)
-            batch = []
-    machine.process(batch)
-    return machine.state
+    machine.process(list(labelled_records(labelled, draw)))
+    state = machine.state
+    for number in range(labelled, labelled + pending):
+        sent = event(number, draw)
+        made = {expert.name: draw.random() for expert in state.experts}
+        features = {name: sent[name] for name in project.settings.feature_kinds}
+        waits = Predicted(
+            state.step, sent["id"], sent["at"], sent["at"], 0, number, None, features, made, draw.random()
+        )
+        state.join.add_event(waits)
+    return state
 
 
 def measure(labelled: int, pending: int, seed: int, runs: int) -> dict[str, Any]:
