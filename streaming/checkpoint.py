@@ -10,6 +10,7 @@ that of the one that took it over.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import logging
@@ -122,7 +123,7 @@ class Checkpoints:
         self._refuse_other_stamp(file.header, where)
         self._import_project_code()
         try:
-            parts = pickle.loads(file.sections["portable"]) | pickle.loads(file.sections["models"])  # noqa: S301
+            parts = _unpickled(file, "portable", "models")
             state = State(**goes_on(file.header), **parts)
         except Exception as error:  # unpickling may raise anything
             raise CheckpointError(
@@ -253,10 +254,23 @@ def portable_part(file: SnapshotFile) -> dict[str, Any]:
         If it does not fit this version of headrace.
     """
     try:
-        part: dict[str, Any] = pickle.loads(file.sections["portable"])  # noqa: S301
+        return _unpickled(file, "portable")
     except Exception as error:  # unpickling may raise anything
         raise CheckpointError(f"what waits does not fit this version: {type(error).__name__}: {error}") from error
-    return part
+
+
+def _unpickled(file: SnapshotFile, *sections: str) -> dict[str, Any]:
+    """Return the parts in some sections; without the collector, which would look at every object of a forest anew."""
+    parts: dict[str, Any] = {}
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for section in sections:
+            parts |= pickle.loads(file.sections[section])  # noqa: S301
+    finally:
+        if collects:
+            gc.enable()
+    return parts
 
 
 def _snapshot(header: dict[str, Any], state: State) -> Snapshot:

@@ -6,7 +6,7 @@
 
 The header says where a partition goes on, so that nobody has to unpickle a section to know it. Nothing of the
 content is looked at before the HMAC holds: a flipped bit can load and predict wrongly without a word, and pickle
-can run code.
+can run code. Sections are not compressed: that made a forest a fifth smaller and its snapshot twice as slow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import logging
 import os
 import secrets
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,9 @@ class SnapshotFile:
 
     def signed(self, key: bytes) -> bytes:
         """Return the bytes of the file."""
-        packed = {name: zlib.compress(content, 1) for name, content in self.sections.items()}
-        lengths = [[name, len(content)] for name, content in packed.items()]
+        lengths = [[name, len(content)] for name, content in self.sections.items()]
         text = json.dumps({**self.header, "sections": lengths}).encode()
-        body = b"".join([_MAGIC, struct.pack(">I", len(text)), text, *packed.values()])
+        body = b"".join([_MAGIC, struct.pack(">I", len(text)), text, *self.sections.values()])
         return body + hmac.digest(key, body, "sha256")
 
     @classmethod
@@ -87,7 +85,7 @@ class SnapshotFile:
         header = json.loads(bytes(body[start : start + length]))
         at, sections = start + length, {}
         for name, size in header.pop("sections", []):
-            sections[name] = zlib.decompress(body[at : at + size])
+            sections[name] = bytes(body[at : at + size])
             at += size
         return cls(header, sections)
 

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_lab import as_raw, easy_stream, make_machine, make_project
 
@@ -237,12 +237,13 @@ def test_a_snapshot_that_lost_the_race_while_it_was_written_goes_again(project):
     ]
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), min_size=1, max_size=12))
 def test_the_newest_by_term_and_step_wins_whatever_the_order_of_writing(tmp_path_factory, saves):
     project = make_project(tmp_path_factory.mktemp("race"), online=["prior"])
-    checkpoints, best = Checkpoints(project), (-1, 0)
+    checkpoints, best, state = Checkpoints(project), (-1, 0), state_at(project, 6)
     for term, step in saves:
-        state = state_at(project, step)
+        state.step = step
         if term < best[0]:
             with pytest.raises(FencedError):
                 checkpoints.save(0, Snapshot(state, "c", term=term))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_lab import TASKS, as_raw, easy_stream, make_machine, make_project
 
@@ -103,11 +103,13 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_a_pickled_copy_has_the_same_digest(value):
     assert digest_of(again(value)) == digest_of(value)
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_different_values_have_different_digests(one, other):
     if repr(one) != repr(other) and pickle.dumps(one) != pickle.dumps(other) and one != other:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -19,7 +20,7 @@ from core.status import write_status
 from core.store import TableStore
 from headrace import cli
 from streaming.checkpoint import Checkpoints, Snapshot
-from streaming.digest import digest_of
+from streaming.digest import canonical_digest, digest_of
 from streaming.experts import build_experts
 from streaming.machine import Machine
 from streaming.memory_broker import MemoryBroker
@@ -233,6 +234,29 @@ def test_a_worker_says_what_to_do_and_goes_on_after_it(tmp_path):
     new = [row for row in rows if row["step"] > done.step]
     assert 0 < len(new) < 200
     assert all(row["p_linear"] is None and row["p_tree"] is not None for row in new)
+
+
+def test_a_back_up_made_at_work_in_the_documented_order_restores_all(tmp_path):
+    broker = MemoryBroker()
+    broker.create_topics(dict.fromkeys((EVENTS, LABELS, "small.predictions", "small.dead-letters"), 1))
+    records = easy_stream("binary", 150)
+    project = make_project(tmp_path)
+    for record in records[:150]:
+        broker.append(record)
+    work(project, broker)
+    shutil.copytree(project.checkpoints, tmp_path / "backup" / "checkpoints")
+    for record in records[150:]:  # the worker goes on between the two copies
+        broker.append(record)
+    work(project, broker)
+    shutil.copytree(project.tables, tmp_path / "backup" / "tables")
+    expected = canonical_digest(Checkpoints(project).load(0).state)
+    for name in ("checkpoints", "tables"):
+        shutil.rmtree(project.state / name)
+        shutil.copytree(tmp_path / "backup" / name, project.state / name)
+    assert work(project, broker).imbalances() == []
+    assert canonical_digest(Checkpoints(project).load(0).state) == expected
+    ids = TableStore(project.tables).read("predictions")["id"].to_pylist()
+    assert len(ids) == len(set(ids)) == 150
 
 
 def work(project, broker):
