@@ -56,7 +56,7 @@ fields: {speed: number, load: number}
 label: {path: y, horizon: 30m}
 online: [linear, prior]
 windows: {span: 1h}
-drift: {persistence: 2, of_windows: 3, min_rows: 30}
+drift: {persistence: 2, of_windows: 3, min_rows: 30, cooldown: 1h}
 batch: {trials: 1, candidates: [linear], holdout: 1d}
 gates: {min_holdout_rows: 50, max_relative_loss: 10, max_latency_ms: 100}
 retrain: {min_examples: 500, every: null}
