@@ -2,8 +2,8 @@
 
 One SQLite file a project, shared by all services. ``records`` is append-only. ``requests`` is the
 outbox of retrainings: written in the same transaction as the decision, dispatched later, one open at
-a time. ``memory`` holds the small durable state of pure code (the policy's). ``pins`` names table
-versions that must stay readable.
+a time. ``alerts`` is the outbox of alerts: what became of each. ``memory`` holds the small durable state
+of pure code (the policy's). ``pins`` names table versions that must stay readable.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ Trigger = Literal["bootstrap", "schedule", "drift", "manual"]
 OPEN = ("requested", "submitted", "running")
 _WAIT_S = 30.0
 Outcome = Literal["promoted", "gated", "failed"]
+AlertStatus = Literal["waiting", "sent", "given up"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL, key TEXT NOT NULL, event_time INTEGER, written_at REAL NOT NULL, body TEXT NOT NULL,
     UNIQUE (kind, key));
+CREATE TABLE IF NOT EXISTS alerts (
+    sequence INTEGER PRIMARY KEY REFERENCES records, status TEXT NOT NULL DEFAULT 'waiting',
+    tries INTEGER NOT NULL DEFAULT 0, problem TEXT);
 CREATE TABLE IF NOT EXISTS requests (
     id TEXT PRIMARY KEY, trigger TEXT NOT NULL, event_time INTEGER NOT NULL, effective_at INTEGER NOT NULL,
     status TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 1, flow_run TEXT, changed_at REAL NOT NULL,
@@ -51,6 +55,15 @@ class LedgerRecord:
     event_time: int | None
     written_at: float
     body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WaitingAlert:
+    """An alert that is to be sent; `tries` is how often that failed, `sequence` its place in the ledger."""
+
+    sequence: int
+    tries: int
+    record: LedgerRecord
 
 
 @dataclass(frozen=True)
@@ -137,21 +150,33 @@ class Ledger:
                 raise StoreError(f"ledger: cannot be written: {error}") from error
 
     def record(self, kind: RecordKind, key: str, *, event_time: int | None, body: dict[str, Any]) -> bool:
-        """Write a record once; return False if this kind and key were written before."""
+        """Write a record once; return False if this kind and key were written before. An alert waits to be sent."""
         with self.transaction():
             cursor = self._connection.execute(
                 "INSERT OR IGNORE INTO records (kind, key, event_time, written_at, body) VALUES (?, ?, ?, ?, ?)",
                 (kind, key, event_time, time.time(), json.dumps(body, allow_nan=False)),
             )
+            if cursor.rowcount == 1 and kind == "alert":
+                self._connection.execute("INSERT INTO alerts (sequence) VALUES (?)", (cursor.lastrowid,))
             return cursor.rowcount == 1
 
     def history(self, kind: RecordKind | None = None) -> list[LedgerRecord]:
         """Return the records in the order they were written."""
         query = "SELECT * FROM records WHERE ? IS NULL OR kind = ? ORDER BY sequence"
-        return [
-            LedgerRecord(row["kind"], row["key"], row["event_time"], row["written_at"], json.loads(row["body"]))
-            for row in self._rows(query, (kind, kind))
-        ]
+        return [_record(row) for row in self._rows(query, (kind, kind))]
+
+    def waiting_alerts(self) -> list[WaitingAlert]:
+        """Return the alerts that are neither sent nor given up, in the order they were written."""
+        query = "SELECT * FROM alerts JOIN records USING (sequence) WHERE status = 'waiting' ORDER BY sequence"
+        return [WaitingAlert(row["sequence"], row["tries"], _record(row)) for row in self._rows(query, ())]
+
+    def alert_tried(self, sequence: int, status: AlertStatus, problem: str | None = None) -> None:
+        """Write down what became of a try to send an alert."""
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE alerts SET status = ?, tries = tries + 1, problem = ? WHERE sequence = ?",
+                (status, problem, sequence),
+            )
 
     def recall(self, name: str) -> dict[str, Any] | None:
         """Return what was remembered under `name`, or None."""
@@ -211,11 +236,12 @@ class Ledger:
         *,
         expect: tuple[str, ...],
         status: str,
+        attempt: int | None = None,
         flow_run: str | None = None,
         next_attempt: bool = False,
         body: dict[str, Any] | None = None,
     ) -> bool:
-        """Move a request on, only if its status is one of `expect`; return whether it moved.
+        """Move a request on, only if its status is one of `expect` (and it is at `attempt`); return whether it moved.
 
         This compare-and-set is the lease: of two runs of one request only one becomes ``running``.
         """
@@ -223,7 +249,7 @@ class Ledger:
             cursor = self._connection.execute(  # only question marks are put into the text
                 "UPDATE requests SET status = ?, flow_run = COALESCE(?, flow_run), attempt = attempt + ?,"
                 " changed_at = ?, body = COALESCE(?, body)"
-                f" WHERE id = ? AND status IN ({', '.join('?' * len(expect))})",
+                f" WHERE id = ? AND COALESCE(?, attempt) = attempt AND status IN ({', '.join('?' * len(expect))})",
                 (
                     status,
                     flow_run,
@@ -231,6 +257,7 @@ class Ledger:
                     time.time(),
                     None if body is None else json.dumps(body),
                     request_id,
+                    attempt,
                     *expect,
                 ),
             )
@@ -257,6 +284,10 @@ class Ledger:
                 return self._connection.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 raise StoreError(f"ledger: cannot be read: {error}") from error
+
+
+def _record(row: sqlite3.Row) -> LedgerRecord:
+    return LedgerRecord(row["kind"], row["key"], row["event_time"], row["written_at"], json.loads(row["body"]))
 
 
 def _connected(path: Path) -> sqlite3.Connection:

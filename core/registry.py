@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from core.batch_model import FittedModel, used_features
 from core.errors import RegistryError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 PREVIOUS = "previous"
 _PREFIX = "headrace."
+_LOCK_WAIT_S = 60.0
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -381,9 +382,23 @@ class Registry:
     def _locked(self) -> Iterator[None]:
         """Keep other processes of this state folder out; MLflow's own first start is not safe for two."""
         self._lock_file.parent.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + _LOCK_WAIT_S
         with self._lock_file.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            while not _lock(handle):
+                if time.monotonic() > until:
+                    raise RegistryError(
+                        f"another process has held {self._lock_file} for {_LOCK_WAIT_S:g} s: it stands still; end it"
+                    )
+                time.sleep(0.02)
             yield
+
+
+def _lock(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _version(entry: Any) -> ModelVersion:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,13 +142,16 @@ class TableStore:
             if missing := [field for field in schema if field.name not in types]:
                 opened.alter.add_columns(list(Schema.from_arrow(pa.schema(missing)).fields))
 
-    def maintain(self, table: str, *, keep_versions: Sequence[int], retention_hours: int = 168) -> Maintenance:
+    def maintain(
+        self, table: str, *, keep_versions: Callable[[], Sequence[int]], retention_hours: int = 168
+    ) -> Maintenance:
         """Compact small files, then remove files that no kept version needs.
 
         Parameters
         ----------
-        keep_versions : sequence of int
-            Versions that must stay readable whatever their age.
+        keep_versions : callable
+            Returns the versions that must stay readable whatever their age; asked after compacting, so that a
+            version pinned while it was the latest is known.
         retention_hours : int
             Files younger than this stay anyway.
         """
@@ -159,7 +162,7 @@ class TableStore:
                 retention_hours=retention_hours,
                 dry_run=False,
                 enforce_retention_duration=False,
-                keep_versions=sorted(set(keep_versions)) or None,
+                keep_versions=sorted(set(keep_versions())) or None,
             )
         return Maintenance(table, compacted["numFilesRemoved"], compacted["numFilesAdded"], len(removed))
 

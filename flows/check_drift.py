@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from prefect import flow
 
@@ -33,6 +34,7 @@ def check_drift(project: str, state: str | None = None) -> str:
     from core.project import load_project
     from core.status import is_alive, read_status
     from core.store import TableStore
+    from flows.dispatch import Dispatcher
 
     loaded = load_project(project, state=state or None)
     if is_alive(read_status(loaded.status, "monitor")):
@@ -45,6 +47,8 @@ def check_drift(project: str, state: str | None = None) -> str:
     ledger = Ledger(loaded.ledger)
     try:
         Monitor(loaded, ledger, TableStore(loaded.tables), send_alert=make_sender(loaded.settings.alerts)).run_once()
+        if api_url := os.environ.get("PREFECT_API_URL"):  # nobody else looks after the requests here
+            Dispatcher(loaded, ledger, api_url).run_once()
     finally:
         ledger.close()
     return "closed windows are reported"

@@ -10,9 +10,13 @@ from collections.abc import Callable
 from core.audit import Ledger, RetrainRequest
 from core.errors import HeadraceError, PrefectError
 from core.project import Project
+from flows.lease import BEAT, PROMOTING, find, try_again
 from flows.prefect_api import ENDED, PrefectApi
 
-MAX_ATTEMPTS = 3
+LOST_AFTER_S = 120.0
+"""A run that has not shown life for so long has died with its machine, or stands still."""
+
+_FIRST_PAUSE_S = 10.0
 _MAX_PAUSE_S = 60.0
 _log = logging.getLogger("headrace.dispatch")
 
@@ -28,10 +32,12 @@ class Dispatcher:
         Holds the requests.
     api_url : str
         Prefect's API, as in ``PREFECT_API_URL``.
-    repair : callable, optional
-        Writes down a promotion whose run died, before a request is given up; returns what it did.
+    carry_out : callable, optional
+        Finishes a decided promotion whose run died, given the request's id; returns what it did.
     clock : callable
         Wall clock, s.
+    steady : callable
+        Seconds that never jump, for how long a run has not shown life.
     """
 
     def __init__(
@@ -40,14 +46,18 @@ class Dispatcher:
         ledger: Ledger,
         api_url: str,
         *,
-        repair: Callable[[], str | None] | None = None,
+        carry_out: Callable[[str], str | None] | None = None,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._project = project
         self._ledger = ledger
         self._api = PrefectApi(api_url)
-        self._repair = repair or self._repair_from_registry
+        self._carry_out = carry_out or self._carry_out_in_registry
         self._clock = clock
+        self._steady = steady
+        self._sign: object = None
+        self._sign_since = 0.0
 
     def run(self, stop: threading.Event, poll_s: float = 1.0) -> None:
         """Look after the outbox until `stop` is set; what fails is said once and tried again, ever slower."""
@@ -55,10 +65,10 @@ class Dispatcher:
         while not stop.wait(pause):
             try:
                 self.run_once()
-            except HeadraceError as error:
+            except Exception as error:  # noqa: BLE001  a thread that died would never dispatch again
                 pause = min(max(pause, poll_s) * 2, _MAX_PAUSE_S)
                 if problem is None:
-                    _log.warning("requests wait: %s", error)
+                    _log.warning("requests wait: %s", error, exc_info=not isinstance(error, HeadraceError))
                 problem = str(error)
             else:
                 if problem is not None:
@@ -77,31 +87,55 @@ class Dispatcher:
         """
         for request in self._ledger.open_requests():
             if request.status == "requested":
-                self._submit(request)
-            else:
-                self._look_after(request)
+                if request.attempt == 1 or self._age(request) >= pause_before(request.attempt):
+                    self._submit(request)
+            elif (lost := self._lost(request)) is not None:
+                self._cancel(request)  # first: a run that stands still may hold what the next steps need
+                if PROMOTING in request.body:
+                    self._finish(request)
+                else:
+                    self._try_again(request, lost)
 
     def _submit(self, request: RetrainRequest) -> None:
         flow_run = self._api.submit(
             f"retrain/{self._project.settings.name}",
-            {"request_id": request.id, "trigger": request.trigger},
+            {"request_id": request.id, "trigger": request.trigger, "attempt": request.attempt},
             f"{request.id}/{request.attempt}",
         )
         # The run may have taken the request already: then it is running, and this changes nothing.
-        self._ledger.advance(request.id, expect=("requested",), status="submitted", flow_run=flow_run)
+        self._ledger.advance(
+            request.id, expect=("requested",), attempt=request.attempt, status="submitted", flow_run=flow_run
+        )
         _log.info("request %s, attempt %d: flow run %s", request.id, request.attempt, flow_run)
 
-    def _look_after(self, request: RetrainRequest) -> None:
-        timeout_s = self._project.settings.retrain.timeout / 1000
-        if self._clock() - request.changed_at > timeout_s:
-            self._try_again(request, f"was not finished after {timeout_s:g} s")
-            self._cancel(request)
-            return
+    def _lost(self, request: RetrainRequest) -> str | None:
+        """Return what became of a run that will not close its request any more; None for one that may."""
+        timeout_s, age_s = self._project.settings.retrain.timeout / 1000, self._age(request)
+        if request.status == "running":
+            if age_s > timeout_s:
+                return f"was not finished after {timeout_s:g} s"
+            if self._silent_s(request) > LOST_AFTER_S:
+                return f"has shown no life for {LOST_AFTER_S:g} s"
         if request.flow_run is None:
-            return
+            return None
         state = self._api.state(request.flow_run)
         if state is None or state in ENDED:
-            self._try_again(request, f"ended as {state or 'unknown to Prefect'} without closing the request")
+            return f"ended as {state or 'unknown to Prefect'} without closing the request"
+        if request.status == "submitted" and state == "SCHEDULED":
+            if age_s > timeout_s / 2:  # no worker of Prefect's has taken it yet: its time has not begun
+                self._ledger.advance(request.id, expect=("submitted",), attempt=request.attempt, status="submitted")
+            return None
+        return f"was not started after {timeout_s:g} s" if age_s > timeout_s else None
+
+    def _age(self, request: RetrainRequest) -> float:
+        return self._clock() - request.changed_at
+
+    def _silent_s(self, request: RetrainRequest) -> float:
+        """Return for how long the run has not shown life, as seen from here: clocks of others do not count."""
+        sign = (request.id, request.attempt, request.status, self._ledger.recall(BEAT))
+        if sign != self._sign:
+            self._sign, self._sign_since = sign, self._steady()
+        return self._steady() - self._sign_since
 
     def _cancel(self, request: RetrainRequest) -> None:
         if request.flow_run is None:
@@ -111,28 +145,32 @@ class Dispatcher:
         except PrefectError as error:
             _log.warning("flow run %s is not cancelled, but cannot promote any more: %s", request.flow_run, error)
 
+    def _finish(self, request: RetrainRequest) -> None:
+        if done := self._carry_out(request.id):
+            _log.warning("request %s: its run ended after the promotion was decided: %s", request.id, done)
+
     def _try_again(self, seen: RetrainRequest, what: str) -> None:
         """Give a request to its next attempt, unless it moved since it was seen."""
-        if seen.attempt >= MAX_ATTEMPTS and (repaired := self._repair()):
-            _log.warning("%s", repaired)
+        said = f"attempt {seen.attempt} (flow run {seen.flow_run}) {what}"
         with self._ledger.transaction():
-            now = next((found for found in self._ledger.open_requests() if found.id == seen.id), None)
-            if now is None or (now.status, now.attempt) != (seen.status, seen.attempt):
+            if find(self._ledger, seen.id) != seen:
                 return
-            said = f"attempt {seen.attempt} (flow run {seen.flow_run}) {what}"
-            reasons = [*seen.body.get("reasons", []), said]
-            last = seen.attempt >= MAX_ATTEMPTS
-            self._ledger.advance(
-                seen.id,
-                expect=(seen.status,),
-                status="failed" if last else "requested",
-                next_attempt=not last,
-                body={**seen.body, "reasons": reasons},
-            )
-        _log.warning("request %s: %s; %s", seen.id, said, "given up" if last else "it is tried again")
+            again = try_again(self._ledger, seen, said)
+        _log.warning("request %s: %s; %s", seen.id, said, "it is tried again" if again else "given up")
 
-    def _repair_from_registry(self) -> str | None:
+    def _carry_out_in_registry(self, request_id: str) -> str | None:
         from core.registry import Registry
-        from flows.promotion import repair_promotion
+        from flows.promotion import carry_out
 
-        return repair_promotion(self._ledger, Registry(self._project))
+        return carry_out(self._ledger, Registry(self._project), request_id)
+
+
+def pause_before(attempt: int) -> float:
+    """Return how long a request rests before a further attempt, s: what is down may come back, what kills may not.
+
+    Examples
+    --------
+    >>> [pause_before(attempt) for attempt in (2, 3, 4, 5)]
+    [10.0, 40.0, 160.0, 640.0]
+    """
+    return _FIRST_PAUSE_S * 4.0 ** (attempt - 2)

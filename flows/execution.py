@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from core.errors import HeadraceError
+from core.errors import HeadraceError, RegistryError, StoreError
 from flows.lease import LeaseLostError
 from flows.training import NotPromoted, Retraining
 
+_MAY_PASS = (RegistryError, StoreError, OSError)
 _log = logging.getLogger("headrace.retrain")
 
 RunStep = Callable[[str, Callable[[], str]], str]
@@ -30,12 +31,15 @@ def execute(retraining: Retraining, run_step: RunStep = lambda _name, step: step
 
     Raises
     ------
-    HeadraceError
-        If a step failed; the request is closed as failed then.
+    Exception
+        If a step failed. The request is closed as failed then; where MLflow, the tables or the disk failed, it
+        is given to the next attempt. A promotion that was decided stays open: the dispatcher carries it out.
     """
     try:
-        for name, step in retraining.steps:
-            _log.info("%s: %s", name, run_step(name, step))
+        with retraining.lease.held():
+            for name, step in retraining.steps:
+                retraining.lease.check()
+                _log.info("%s: %s", name, run_step(name, step))
     except NotPromoted as stop:
         return _end(retraining, "gated", stop.reasons)
     except LeaseLostError as error:
@@ -43,18 +47,21 @@ def execute(retraining: Retraining, run_step: RunStep = lambda _name, step: step
         return _outcome(retraining, "superseded", [str(error)])
     except Exception as error:
         said = str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}"
-        ended = _end(retraining, "failed", [said])
+        ended = _end(retraining, "failed", [said], may_pass=isinstance(error, _MAY_PASS))
         if ended["outcome"] == "superseded":
             return ended
         raise
     return _outcome(retraining, "promoted", [])
 
 
-def _end(retraining: Retraining, outcome: str, reasons: list[str]) -> dict[str, Any]:
+def _end(retraining: Retraining, outcome: str, reasons: list[str], *, may_pass: bool = False) -> dict[str, Any]:
     _log.warning("not promoted (%s): %s", outcome, "; ".join(reasons))
     try:
         with retraining.ledger.transaction():
-            retraining.lease.close(outcome, reasons)
+            if may_pass:
+                retraining.lease.release("; ".join(reasons))
+            else:
+                retraining.lease.close(outcome, reasons)
             retraining.write_records(promoted=False, reasons=reasons)
             if retraining.run_id is None:
                 retraining.ledger.unpin(retraining.request.id)

@@ -1,18 +1,35 @@
-"""Requests to retrain: the lease of a run, and the request that a run makes for itself."""
+"""Requests to retrain: the lease of a run, its next attempt, and the request that a run makes for itself.
+
+The attempt is the fencing token: it grows each time a request is given away, and everything that a run
+changes for others is changed in a ledger transaction that checks it.
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from core.audit import Ledger, RetrainRequest
 from core.durations import format_duration, format_time
-from core.errors import HeadraceError, UsageError
+from core.errors import HeadraceError, StoreError, UsageError
 from core.project import Project
 from core.status import read_status
 from core.store import TableStore
 from core.tables import EXAMPLES
+
+MAX_ATTEMPTS = 5
+BEAT = "retraining.beat"
+BEAT_S = 10.0
+PROMOTING = "promoting"
+"""In a request's body: its promotion is decided, and is carried out by whoever comes (`flows.promotion`)."""
+
+_log = logging.getLogger("headrace.retrain")
 
 
 class LeaseLostError(HeadraceError):
@@ -32,20 +49,42 @@ class Lease:
         return f"{self.request.id}/{self.request.attempt}"
 
     def check(self) -> None:
-        """Make sure that the request is still this run's; call it inside a ledger transaction.
+        """Make sure that the request is still this run's to decide; call it inside a ledger transaction.
 
         Raises
         ------
         LeaseLostError
-            If it was closed, or given to another attempt.
+            If it was closed or given to another attempt, or its promotion is decided.
         """
         found = find(self.ledger, self.request.id)
-        if found is None or found.status != "running" or found.attempt != self.request.attempt:
+        mine = found is not None and (found.status, found.attempt) == ("running", self.request.attempt)
+        if found is None or not mine or PROMOTING in found.body:
             state = "gone" if found is None else f"{found.status}, attempt {found.attempt}"
+            if mine:
+                raise LeaseLostError(f"request {self.key}: its promotion is decided, it will be carried out")
             raise LeaseLostError(f"request {self.key} is {state} now: this run stops without promoting")
 
-    def close(self, outcome: str, reasons: list[str], *, version: int | None = None) -> None:
-        """End the request as promoted (to `version`), gated or failed.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Show the dispatcher every `BEAT_S` seconds that this run lives, as long as the block lasts."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(done,), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _beat(self, done: threading.Event) -> None:
+        while not done.wait(BEAT_S):
+            try:
+                self.ledger.remember(BEAT, {"attempt": self.key, "at": time.time()})
+            except StoreError as error:
+                _log.warning("%s; a run that shows no life is given to another attempt", error)
+
+    def close(self, outcome: str, reasons: list[str]) -> None:
+        """End the request as gated or failed; a failure is an alert.
 
         Raises
         ------
@@ -54,8 +93,50 @@ class Lease:
         """
         with self.ledger.transaction():
             self.check()
-            body = {**self.request.body, "reasons": reasons, "version": version}
+            body = {**self.request.body, "reasons": reasons, "version": None}
             self.ledger.advance(self.request.id, expect=("running",), status=outcome, body=body)
+            if outcome == "failed":
+                alert_failure(self.ledger, self.request, reasons)
+
+    def release(self, problem: str) -> bool:
+        """Give the request to its next attempt because of what may pass; return whether there is one.
+
+        Raises
+        ------
+        LeaseLostError
+            As :meth:`check`.
+        """
+        with self.ledger.transaction():
+            self.check()
+            return try_again(self.ledger, self.request, f"attempt {self.request.attempt}: {problem}")
+
+
+def try_again(ledger: Ledger, seen: RetrainRequest, problem: str) -> bool:
+    """Give a request to its next attempt, or give it up after `MAX_ATTEMPTS`; return whether it is tried again.
+
+    Call it in a ledger transaction in which the request is as `seen`.
+    """
+    again = seen.attempt < MAX_ATTEMPTS
+    reasons = [*seen.body.get("reasons", []), problem]
+    ledger.advance(
+        seen.id,
+        expect=(seen.status,),
+        attempt=seen.attempt,
+        status="requested" if again else "failed",
+        next_attempt=again,
+        body={**seen.body, "reasons": reasons},
+    )
+    if not again:
+        ledger.unpin(seen.id)
+        alert_failure(ledger, seen, reasons)
+    return again
+
+
+def alert_failure(ledger: Ledger, request: RetrainRequest, reasons: list[str]) -> None:
+    """Write the alert that a request was given up: the champion stays, and somebody should look."""
+    said = [f"Retraining {request.id} failed, the champion stays.", *reasons]
+    body = {"request": request.id, "trigger": request.trigger, "reasons": said}
+    ledger.record("alert", f"retraining-{request.id}", event_time=request.event_time, body=body)
 
 
 def find(ledger: Ledger, request_id: str) -> RetrainRequest | None:
@@ -63,8 +144,8 @@ def find(ledger: Ledger, request_id: str) -> RetrainRequest | None:
     return next((request for request in ledger.requests() if request.id == request_id), None)
 
 
-def take(ledger: Ledger, request_id: str, flow_run: str | None) -> Lease | None:
-    """Take an open request; None if another run has it or it is closed.
+def take(ledger: Ledger, request_id: str, flow_run: str | None, attempt: int | None = None) -> Lease | None:
+    """Take an open request; None if another run has it, it is closed, or it is past this `attempt`.
 
     Raises
     ------
@@ -74,7 +155,8 @@ def take(ledger: Ledger, request_id: str, flow_run: str | None) -> Lease | None:
     with ledger.transaction():
         if find(ledger, request_id) is None:
             raise UsageError(f"request {request_id!r} is not in the ledger: was another state folder meant?")
-        if not ledger.advance(request_id, expect=("requested", "submitted"), status="running", flow_run=flow_run):
+        waiting = ("requested", "submitted")
+        if not ledger.advance(request_id, expect=waiting, attempt=attempt, status="running", flow_run=flow_run):
             return None
         request = find(ledger, request_id)
     assert request is not None

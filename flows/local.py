@@ -1,15 +1,17 @@
 """A real Prefect server and a process worker beside a local run, deployed from the same ``prefect.yaml``.
 
 Used only where ``PREFECT_API_URL`` is not set. Everything Prefect writes is below the project's state
-folder; both processes end with the one that started them.
+folder; both processes end with the one that started them. One that ends by itself is started again.
 """
 
 from __future__ import annotations
 
+import logging
 import shlex
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,8 @@ HOME = Path(__file__).resolve().parent.parent
 POOL = "headrace"
 _HOST = "127.0.0.1"
 _PATIENCE_S = 10.0
+_MAX_PAUSE_S = 60.0
+_log = logging.getLogger("headrace.prefect")
 
 
 class LocalPrefect:
@@ -38,15 +42,22 @@ class LocalPrefect:
         The server's port; 0 takes a free one.
     ready_timeout_s : float
         Time until the server must answer and the deployments be there, s.
+    restart : bool
+        Whether a server or worker that ends by itself is started again.
     """
 
-    def __init__(self, project: Project, port: int = 0, *, ready_timeout_s: float = 180.0) -> None:
+    def __init__(
+        self, project: Project, port: int = 0, *, ready_timeout_s: float = 180.0, restart: bool = True
+    ) -> None:
         self._project = project
         self._port = port
         self._timeout_s = ready_timeout_s
+        self._restarts = restart
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
         # The kernel ends children with the thread that started them: this one lives until `stop`.
         self._starter: ThreadPoolExecutor | None = None
+        self._stopping = threading.Event()
+        self._supervisor: threading.Thread | None = None
 
     @property
     def url(self) -> str:
@@ -91,19 +102,32 @@ class LocalPrefect:
         self._project.logs.mkdir(parents=True, exist_ok=True)
         api, until = PrefectApi(self.url, timeout_s=2.0), time.monotonic() + self._timeout_s
         try:
-            self._spawn("server", "server", "start", "--host", _HOST, "--port", str(self._port))
+            self._start("server")
             self._wait(api.is_healthy, until)
             PrefectApi(self.url).crash_unfinished()
-            self._spawn("worker", "worker", "start", "--pool", POOL, "--type", "process", "--name", "local")
+            self._start("worker")
             self._wait(lambda: api.has_pool(POOL), until)
             self._deploy(until)
         except BaseException:
             self.stop()
             raise
+        if self._restarts:
+            self._stopping.clear()
+            self._supervisor = threading.Thread(target=self._supervise, name="prefect", daemon=True)
+            self._supervisor.start()
         return self
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of the server and the worker; each leads a process group of its own."""
+        return {name: process.pid for name, process in self._processes}
 
     def stop(self) -> None:
         """End the worker with its runs, then the server."""
+        self._stopping.set()
+        if self._supervisor is not None:
+            self._supervisor.join()
+            self._supervisor = None
         for _name, process in reversed(self._processes):
             end(process, _PATIENCE_S)
         self._processes.clear()
@@ -118,6 +142,39 @@ class LocalPrefect:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _supervise(self, poll_s: float = 1.0) -> None:
+        """Start again what ended by itself: killed for its memory, or a worker that missed the server too long."""
+        pause = poll_s
+        while not self._stopping.wait(pause):
+            ended = [(name, process) for name, process in self._processes if process.poll() is not None]
+            if not ended:
+                pause = poll_s
+                continue
+            pause = min(pause * 2, _MAX_PAUSE_S)
+            for name, process in ended:
+                try:
+                    self._restart(name, process)
+                except (PrefectError, OSError) as error:
+                    _log.warning("Prefect's %s has ended and is not started again yet: %s", name, error)
+
+    def _restart(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        api = PrefectApi(self.url, timeout_s=2.0)
+        if name == "worker":
+            if not api.is_healthy():
+                return
+            api.crash_unfinished()  # its runs have ended with it
+        _log.warning(
+            "Prefect's %s ended with code %s: started again; see %s", name, process.returncode, self._log(name)
+        )
+        self._log(name).replace(self._log(name).with_suffix(".before.log"))
+        self._processes.remove((name, process))
+        self._start(name)
+
+    def _start(self, name: str) -> None:
+        server = ("server", "start", "--host", _HOST, "--port", str(self._port))
+        worker = ("worker", "start", "--pool", POOL, "--type", "process", "--name", "local")
+        self._spawn(name, *(server if name == "server" else worker))
 
     def _deploy(self, until: float) -> None:
         process = self._spawn("deploy", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import urllib.error
@@ -129,12 +130,19 @@ class PrefectApi:
             with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:  # noqa: S310
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
-            said = f"Prefect at {self.url}: {method} {path}: {error.code} {error.read(300).decode(errors='replace')}"
+            said = f"Prefect at {self.url}: {method} {path}: {error.code} {_beginning(error)}"
             raise (NotFoundError if error.code == _NOT_FOUND else PrefectError)(said) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # the last: killed in the middle of an answer
             raise PrefectError(
                 f"Prefect at {self.url} cannot be reached: {error}; is it running, and is PREFECT_API_URL right?"
             ) from error
+
+
+def _beginning(answer: urllib.error.HTTPError) -> str:
+    try:
+        return answer.read(300).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
 
 
 def _credentials() -> dict[str, str]:

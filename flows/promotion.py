@@ -1,94 +1,95 @@
-"""Promotion: the alias moves under the lease, the ledger says so, and a crash between the two is repaired."""
+"""Promotion: decided in the ledger under the lease, then carried out by whoever comes, until it is done.
+
+1. `decide`, one ledger transaction: the lease is checked, and what is to be promoted, with the records that
+   say so, is kept in the request. From here on the promotion is done; before, nothing has happened.
+2. `carry_out`: the alias moves, only from the champion that the decision was made against.
+3. One ledger transaction: the records, the request closed, its pins released.
+
+A run that dies behind 1 is followed by the dispatcher, which does 2 and 3 again: both may be repeated. The
+ledger is never locked while MLflow is waited for: a run that stalls there would stall every service.
+"""
 
 from __future__ import annotations
 
-from core.audit import Ledger, RetrainRequest
-from core.errors import RegistryError
-from core.registry import CHAMPION, PREVIOUS, ModelVersion, Registry
-from flows.lease import Lease, find
+from typing import Any
+
+from core.audit import Ledger, RecordKind, RetrainRequest
+from core.registry import CHAMPION, ModelVersion, Registry
+from flows.lease import PROMOTING, Lease, alert_failure, find
+
+Bodies = list[tuple[RecordKind, dict[str, Any]]]
 
 
-def promote(lease: Lease, registry: Registry, version: ModelVersion, expected: int | None) -> None:
-    """Make a version the champion, if this run still has its request.
+def decide(lease: Lease, version: ModelVersion, expected: int | None, records: Bodies, reasons: list[str]) -> None:
+    """Decide that a version becomes the champion in place of `expected`.
 
-    The ledger is locked meanwhile, so the request cannot be given away between check and alias.
+    Parameters
+    ----------
+    records : list of (kind, body)
+        The gate and the retraining, to be written when it is done.
 
     Raises
     ------
     LeaseLostError
-        If another run has the request; nothing has moved then.
-    RegistryError
-        If the alias cannot be moved, or another version became champion.
+        If another run has the request; nothing is decided then.
     """
-    with lease.ledger.transaction():
-        lease.check()
-        registry.promote(version.version, expected=expected)
-        write_promotion(lease.ledger, version, expected)
-
-
-def write_promotion(ledger: Ledger, version: ModelVersion, previous: int | None) -> bool:
-    """Write that a version became champion; return False if it was written before."""
-    effective_at = version.number("effective_at")
-    body = {
+    request = lease.request
+    promotion = {
         "version": version.version,
-        "previous": previous,
-        "effective_at": effective_at,
-        "request": version.tags.get("request"),
-        "trigger": version.tags.get("trigger"),
+        "previous": expected,
+        "effective_at": version.number("effective_at"),
+        "request": request.id,
+        "trigger": request.trigger,
         "mlflow_run": version.run_id,
     }
-    return ledger.record("promotion", str(version.version), event_time=effective_at, body=body)
+    decided = {"promotion": promotion, "records": [list(record) for record in records], "reasons": reasons}
+    with lease.ledger.transaction():
+        lease.check()
+        lease.ledger.advance(
+            request.id, expect=("running",), status="running", body={**request.body, PROMOTING: decided}
+        )
 
 
-def repair_promotion(ledger: Ledger, registry: Registry) -> str | None:
-    """Write down a promotion whose run died right after it moved the alias; return what was repaired.
-
-    Only a version that a request of this ledger made is taken up; a champion set by hand is not ours.
+def carry_out(ledger: Ledger, registry: Registry, request_id: str) -> str | None:
+    """Do what was decided; return what was done, None if there is nothing to do (any more).
 
     Raises
     ------
     RegistryError
-        If MLflow cannot be reached.
+        If MLflow cannot be reached; what is left is done by the next call.
     """
+    request = find(ledger, request_id)
+    if request is None or not request.is_open or PROMOTING not in request.body:
+        return None
+    promotion = request.body[PROMOTING]["promotion"]
+    version, expected = promotion["version"], promotion["previous"]
     champion = registry.alias(CHAMPION)
-    if champion is None:
-        return None
-    request = find(ledger, champion.tags.get("request", ""))
-    if request is None:
-        return None
-    closing = {**request.body, "version": champion.version}
+    current = None if champion is None else champion.version
+    if current not in (version, expected):
+        return _close(ledger, request, f"version {current} became champion meanwhile: {version} is not promoted")
+    if version not in [entry.version for entry in registry.versions()]:
+        return _close(ledger, request, f"version {version} was deleted in MLflow before it was promoted")
+    registry.promote(version, expected=expected)
+    return _close(ledger, request, None)
+
+
+def _close(ledger: Ledger, request: RetrainRequest, refusal: str | None) -> str | None:
+    """Write the end of a decided promotion, once."""
+    body = {name: value for name, value in request.body.items() if name != PROMOTING}
+    decided = request.body[PROMOTING]
+    promotion, reasons = decided["promotion"], [refusal] if refusal else decided["reasons"]
+    end = "failed" if refusal else "promoted"
+    closing = {**body, "reasons": reasons, "version": None if refusal else promotion["version"]}
     with ledger.transaction():
-        written = write_promotion(ledger, champion, _previous(registry, champion.version))
-        if written:
-            _write_retraining(ledger, champion, request)
-        closed = ledger.advance(
-            request.id, expect=("requested", "submitted", "running"), status="promoted", body=closing
-        )
-    if not (written or closed):
-        return None
-    return f"version {champion.version} had become champion before its run ended: written down now"
-
-
-def _write_retraining(ledger: Ledger, champion: ModelVersion, request: RetrainRequest) -> None:
-    body = {
-        "request": request.id,
-        "trigger": request.trigger,
-        "table_version": champion.number("table_version"),
-        "rows": champion.number("rows"),
-        "promoted": True,
-        "reasons": ["the run ended right after the promotion; written down later"],
-        "mlflow_run": champion.run_id,
-        "version": champion.version,
-        "metrics": None,
-        "seconds": None,
-    }
-    key = f"{request.id}/{champion.number('attempt')}"
-    ledger.record("retraining", key, event_time=request.event_time, body=body)
-
-
-def _previous(registry: Registry, champion: int) -> int | None:
-    try:
-        previous = registry.alias(PREVIOUS)
-    except RegistryError:
-        return None
-    return None if previous is None or previous.version == champion else previous.version
+        if not ledger.advance(request.id, expect=("running",), attempt=request.attempt, status=end, body=closing):
+            return None
+        for kind, record in decided["records"]:
+            said = {**record, "promoted": False, "reasons": reasons} if refusal and kind == "retraining" else record
+            ledger.record(kind, f"{request.id}/{request.attempt}", event_time=request.event_time, body=said)
+        if refusal:
+            alert_failure(ledger, request, reasons)
+        else:
+            key = str(promotion["version"])
+            ledger.record("promotion", key, event_time=promotion["effective_at"], body=promotion)
+        ledger.unpin(request.id)
+    return refusal or f"version {promotion['version']} is champion"

@@ -12,17 +12,14 @@ from flows.evaluation import Evaluation
 from flows.examples import DataVersion, Examples
 from flows.gates import GateResult
 from flows.lease import Lease
+from flows.promotion import Bodies
 from flows.search import SearchResult, described
 
 
-def write_records(
-    lease: Lease,
-    *,
-    gates: list[GateResult],
-    evaluation: Evaluation | None,
-    summary: dict[str, Any],
-) -> None:
-    """Write the gate and the retraining of an attempt into the ledger, once.
+def records_of(
+    lease: Lease, *, gates: list[GateResult], evaluation: Evaluation | None, summary: dict[str, Any]
+) -> Bodies:
+    """Return the gate and the retraining of an attempt as the ledger gets them.
 
     Parameters
     ----------
@@ -46,9 +43,7 @@ def write_records(
         "metrics": evaluation.metrics if evaluation else None,
         **summary,
     }
-    with lease.ledger.transaction():
-        lease.ledger.record("gate", lease.key, event_time=request.event_time, body=finite(gate))
-        lease.ledger.record("retraining", lease.key, event_time=request.event_time, body=finite(retraining))
+    return [("gate", finite(gate)), ("retraining", finite(retraining))]
 
 
 def registration(

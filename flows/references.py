@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def write_reference(
         part = data.with_suffix(".part")
         pq.write_table(kept, part)
         digest = hashlib.sha256(part.read_bytes()).hexdigest()
-        part.replace(data)
+        _put(part, data)
         content = {
             "version": version,
             "digest": digest,
@@ -69,10 +70,22 @@ def write_reference(
             "table_version": table_version,
         }
         part.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-        part.replace(about)
+        _put(part, about)
     except (OSError, ValueError) as error:
         raise StoreError(f"reference of version {version} cannot be written to {folder}: {error}") from error
     return [data, about]
+
+
+def _put(part: Path, path: Path) -> None:
+    """Rename durably: the promotion that comes next must not outlive its reference."""
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def sample(rows: int, seed: int, at_most: int = MAX_ROWS) -> list[int]:

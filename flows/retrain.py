@@ -19,7 +19,11 @@ from core.processes import end_with_starter
 
 @flow(name="retrain", persist_result=False, validate_parameters=False)
 def retrain(
-    project: str, request_id: str | None = None, trigger: str = "manual", state: str | None = None
+    project: str,
+    request_id: str | None = None,
+    trigger: str = "manual",
+    state: str | None = None,
+    attempt: int | None = None,
 ) -> dict[str, Any]:
     """Retrain a project's batch model and promote it if every gate passes.
 
@@ -33,6 +37,8 @@ def retrain(
         manual or schedule; for a run without a request.
     state : str, optional
         The state folder; as in :func:`core.project.load_project`.
+    attempt : int, optional
+        Of the request: a run that starts after its request was given to a later attempt does nothing.
 
     Returns
     -------
@@ -54,7 +60,7 @@ def retrain(
     ledger, store = Ledger(loaded.ledger), TableStore(loaded.tables)
     try:
         lease = (
-            take(ledger, request_id, _flow_run())
+            take(ledger, request_id, _flow_run(), attempt)
             if request_id
             else make(loaded, ledger, trigger, progress(loaded, store), _flow_run())
         )

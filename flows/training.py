@@ -23,8 +23,8 @@ from flows.evaluation import CHALLENGER_BLEND, Evaluation, evaluate
 from flows.examples import DataVersion, Examples, missing_columns, read_examples
 from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
 from flows.lease import Lease
-from flows.promotion import promote, repair_promotion
-from flows.records import data_cut, registration, write_records
+from flows.promotion import Bodies, carry_out, decide
+from flows.records import data_cut, records_of, registration
 from flows.references import Validation, write_reference
 from flows.search import SearchResult, fit, search
 from flows.splits import Split, mature, split_by_time
@@ -114,12 +114,16 @@ class Retraining:
 
     def pin(self) -> str:
         """Fix the table versions, so that they stay readable."""
-        examples = self.store.version(EXAMPLES)
-        if examples is None:
-            raise NotPromoted([f"table {EXAMPLES!r} does not exist yet: no label has been joined"])
-        self._data = DataVersion(examples, self.store.version(CORRECTIONS))
-        self._pin(self.request.id)
-        return f"examples at version {examples}"
+        while True:
+            examples, corrections = self.store.version(EXAMPLES), self.store.version(CORRECTIONS)
+            if examples is None:
+                raise NotPromoted([f"table {EXAMPLES!r} does not exist yet: no label has been joined"])
+            self._data = DataVersion(examples, corrections)
+            self._pin(self.request.id)
+            # Maintenance asks for pins between compacting and vacuum: it knows of one on what still is the latest.
+            if (examples, corrections) == (self.store.version(EXAMPLES), self.store.version(CORRECTIONS)):
+                return f"examples at version {examples}"
+            self.ledger.unpin(self.request.id)
 
     def validate(self) -> str:
         """Read the examples and refuse data that nothing should be fitted on."""
@@ -215,20 +219,15 @@ class Retraining:
         return "loads from the registry and answers the same"
 
     def promote(self) -> str:
-        """Move the alias; the ledger gets the promotion and the end of the request with it."""
+        """Decide in the ledger, then move the alias and close the request."""
         assert self.version is not None
         note = ["bootstrap: no champion yet, compared with the trivial baseline"] if self.bootstrap else []
         previous = None if self._champion is None else self._champion.version
-        with self.ledger.transaction():
-            self.lease.check()
-            self.write_records(promoted=True, reasons=note)
-            promote(self.lease, self.registry, self.version, previous)
-            self.lease.close("promoted", note, version=self.version.version)
-            self.ledger.unpin(self.request.id)
-        return f"version {self.version.version} is champion"
+        decide(self.lease, self.version, previous, self.records(promoted=True, reasons=note), note)
+        return carry_out(self.ledger, self.registry, self.request.id) or "the promotion was carried out already"
 
-    def write_records(self, *, promoted: bool, reasons: list[str]) -> None:
-        """Write the gate and the retraining of this attempt into the ledger, once."""
+    def records(self, *, promoted: bool, reasons: list[str]) -> Bodies:
+        """Return the gate and the retraining of this attempt for the ledger."""
         summary = {
             "table_version": None if self._data is None else self._data.examples,
             "rows": len(self._rows) if hasattr(self, "_rows") else 0,
@@ -239,7 +238,12 @@ class Retraining:
             "seconds": round(sum(self.seconds.values()), 2),
             "steps": {name: round(value, 2) for name, value in self.seconds.items()},
         }
-        write_records(self.lease, gates=self.gates, evaluation=self.evaluation, summary=summary)
+        return records_of(self.lease, gates=self.gates, evaluation=self.evaluation, summary=summary)
+
+    def write_records(self, *, promoted: bool, reasons: list[str]) -> None:
+        """Write them, once."""
+        for kind, body in self.records(promoted=promoted, reasons=reasons):
+            self.ledger.record(kind, self.lease.key, event_time=self.request.event_time, body=body)
 
     @property
     def _pinned(self) -> DataVersion:
@@ -275,16 +279,12 @@ class Retraining:
 
     def _load_champion(self) -> int | None:
         """Load the champion and return its data cut; None if none was ever promoted."""
-        try:
-            repair_promotion(self.ledger, self.registry)
-            alias = self.registry.alias(CHAMPION)
-            if alias is not None:
-                self._champion = self.registry.load(alias.version)
-        except RegistryError as error:
-            self._fail_gate(champion_gate(str(error)))
-            raise
-        self.lease.check()
+        alias = self.registry.alias(CHAMPION)  # an MLflow that is down is no verdict on the champion: tried again
         if alias is not None:
+            try:
+                self._champion = self.registry.load(alias.version)
+            except RegistryError as error:
+                self._fail_gate(champion_gate(str(error)))
             return alias.number("data_cut")
         if self.ledger.history("promotion"):
             self._fail_gate(champion_gate("the alias 'champion' is gone; set it again in MLflow"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from core.audit import Ledger
@@ -19,7 +20,7 @@ def maintain_tables(store: TableStore, ledger: Ledger, retention_hours: int = 16
         If a table cannot be maintained.
     """
     return [
-        asdict(store.maintain(table, keep_versions=ledger.pinned(table), retention_hours=retention_hours))
+        asdict(store.maintain(table, keep_versions=partial(ledger.pinned, table), retention_hours=retention_hours))
         for table in (PREDICTIONS, EXAMPLES, CORRECTIONS, WINDOWS)
         if store.exists(table)
     ]

@@ -17,7 +17,7 @@ from core.project import Project
 from core.status import read_status, refuse_second, write_status
 from core.store import TableStore
 from core.tables import WINDOWS
-from monitoring.alerts import AlertOutbox, SendAlert
+from monitoring.alerts import TIMEOUT_S, AlertOutbox, SendAlert
 from monitoring.inspection import Inspection, Inspector
 from monitoring.policy import Decision, Evidence, PolicyState, decide, judge
 from monitoring.reference import champion_at
@@ -104,7 +104,10 @@ class Monitor:
             If a stage cannot be processed now. What was processed before stays so; the next call
             goes on with the stage that failed.
         """
-        return self._pass(lambda: False)
+        self._outbox.flush()
+        done = self._pass(lambda: False)
+        self._outbox.flush()
+        return done
 
     def run(self, stop: threading.Event, poll_s: float = 1.0) -> None:
         """Process stages until `stop` is set, looking every `poll_s` seconds; errors are retried.
@@ -115,6 +118,8 @@ class Monitor:
             If another monitor runs on the same state.
         """
         refuse_second(self._project.status, "monitor")
+        sender = threading.Thread(target=self._outbox.run, args=(stop, poll_s), name="alerts", daemon=True)
+        sender.start()
         failures = 0
         while not stop.is_set():
             try:
@@ -126,16 +131,15 @@ class Monitor:
                 log.exception("monitoring is held up; trying again in %.1f s", wait)
                 self._say("retrying", str(error) or type(error).__name__)
             stop.wait(wait)
+        sender.join(timeout=2 * TIMEOUT_S)
         self._say("stopped")
 
     def _pass(self, stopped: Callable[[], bool]) -> int:
         done = 0
-        self._outbox.flush()
         while not stopped() and (stage := self._next()) is not None:
             self._process(stage)
             done += 1
             self._say("running")
-            self._outbox.flush()
         self._say("running")
         return done
 
@@ -169,6 +173,8 @@ class Monitor:
                 self._request(evidence, decision)
             self._ledger.remember(CURSOR, asdict(replace(moved, alerts=moved.alerts + alerted)))
         log.info("window %s: %s, %s", stage.name, row["verdict"], decision.action)
+        if alerted:
+            log.warning("alert %s: %s", stage.name, " ".join(decision.alert))
 
     def _decide(self, evidence: Evidence) -> Decision:
         """Ask the policy with what the ledger knows; to be called in the stage's transaction."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import threading
 
 import pytest
@@ -136,6 +138,68 @@ def test_two_processes_share_one_file(tmp_path):
     ledger = Ledger(path)
     assert sorted(r.key for r in ledger.history()) == sorted(f"k{n}" for n in range(20))
     assert len(ledger.requests()) == 1
+
+
+def _dies_in_a_transaction(path) -> None:
+    ledger = Ledger(path)
+    with ledger.transaction():
+        ledger.record("alert", "half", event_time=0, body={})
+        ledger.request_retrain(request("half"))
+        ledger.advance("whole", expect=("requested",), status="running")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_writer_killed_in_a_transaction_leaves_nothing_of_it_and_no_lock(ledger, tmp_path):
+    ledger.request_retrain(request("whole"))
+    before = ledger.requests()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_dies_in_a_transaction, args=(tmp_path / "deep" / "ledger.sqlite",)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert (ledger.history(), ledger.requests(), ledger.waiting_alerts()) == ([], before, [])
+    assert ledger.record("alert", "next", event_time=0, body={})
+
+
+def test_a_full_disk_is_said_and_what_was_written_stays(ledger):
+    ledger.record("alert", "first", event_time=0, body={})
+    pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
+    ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        with ledger.transaction():
+            ledger.pin("examples", 1, "run")
+            ledger.record("alert", "big", event_time=0, body={"text": "x" * 100_000})
+
+    with pytest.raises(StoreError, match="full"):
+        fill()
+    assert [record.key for record in ledger.history()] == ["first"]
+    assert ledger.pinned("examples") == []
+    ledger._connection.execute("PRAGMA max_page_count = 100000")
+    fill()
+    assert [waiting.record.key for waiting in ledger.waiting_alerts()] == ["first", "big"]
+
+
+def test_an_alert_waits_until_it_is_sent_or_given_up(ledger):
+    for key in ("a", "b", "c"):
+        ledger.record("alert", key, event_time=0, body={})
+        ledger.record("decision", key, event_time=0, body={})
+        ledger.record("alert", key, event_time=0, body={"again": True})
+    first, second, _ = ledger.waiting_alerts()
+    ledger.alert_tried(first.sequence, "sent")
+    ledger.alert_tried(second.sequence, "waiting", "no answer")
+    assert [(alert.record.key, alert.tries) for alert in ledger.waiting_alerts()] == [("b", 1), ("c", 0)]
+    ledger.alert_tried(second.sequence, "given up", "no answer")
+    assert [alert.record.key for alert in ledger.waiting_alerts()] == ["c"]
+
+
+def test_an_attempt_is_moved_only_by_who_knows_it(ledger):
+    ledger.request_retrain(request())
+    assert not ledger.advance("r1", expect=("requested",), attempt=2, status="running")
+    assert ledger.advance("r1", expect=("requested",), attempt=1, status="requested", next_attempt=True)
+    assert not ledger.advance("r1", expect=("requested",), attempt=1, status="running")
+    assert ledger.advance("r1", expect=("requested",), attempt=2, status="running")
 
 
 def test_pins_are_owned(ledger):

@@ -2,81 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import socket
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_prefect import FakePrefect
 from flows_lab import write_project
 
 from core.audit import Ledger, RetrainRequest
-from core.errors import PrefectError
-from flows.dispatch import Dispatcher
-from flows.lease import find, take
+from core.errors import PrefectError, StoreError
+from flows.dispatch import Dispatcher, pause_before
+from flows.lease import BEAT, MAX_ATTEMPTS, PROMOTING, find, take
 from flows.prefect_api import PrefectApi
-
-
-class FakePrefect:
-    """A server that speaks the part of Prefect's REST API that is used; runs are kept by idempotency key."""
-
-    def __init__(self) -> None:
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.cancelled: list[str] = []
-        self.deployments = {"retrain/toy-binary": {"id": "d1", "parameters": {"project": "p", "trigger": "schedule"}}}
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer(outer.get(self.path.removeprefix("/api")))
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self._answer(outer.post(self.path.removeprefix("/api"), body))
-
-            def _answer(self, content: Any) -> None:
-                self.send_response(404 if content is None else 200)
-                self.end_headers()
-                self.wfile.write(json.dumps(content).encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/api"
-
-    def get(self, path: str) -> Any:
-        if path.startswith("/deployments/name/"):
-            return self.deployments.get(path.removeprefix("/deployments/name/"))
-        if path.startswith("/flow_runs/"):
-            wanted = path.removeprefix("/flow_runs/")
-            return next((run for run in self.runs.values() if run["id"] == wanted), None)
-        return True if path == "/health" else None
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        if path.endswith("/set_state"):
-            self.cancelled.append(path.split("/")[2])
-            return {}
-        run = {"id": f"run-{len(self.runs) + 1}", "state_type": "SCHEDULED", "parameters": body["parameters"]}
-        return self.runs.setdefault(body["idempotency_key"], run)
-
-    def end(self, state: str) -> None:
-        for run in self.runs.values():
-            run["state_type"] = state
-
-
-@pytest.fixture
-def prefect() -> Iterator[FakePrefect]:
-    fake = FakePrefect()
-    thread = threading.Thread(target=fake.server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield fake
-    fake.server.shutdown()
-    fake.server.server_close()
-    thread.join()
 
 
 @pytest.fixture
@@ -104,7 +44,7 @@ def clock() -> Clock:
 @pytest.fixture
 def dispatcher(tmp_path: Path, ledger: Ledger, prefect: FakePrefect, clock: Clock) -> Dispatcher:
     project = write_project(tmp_path, "binary")
-    return Dispatcher(project, ledger, prefect.url, repair=lambda: None, clock=clock)
+    return Dispatcher(project, ledger, prefect.url, carry_out=lambda _: None, clock=clock, steady=clock)
 
 
 def status(ledger: Ledger) -> tuple[str, int]:
@@ -116,7 +56,12 @@ def test_a_request_becomes_one_run(dispatcher: Dispatcher, ledger: Ledger, prefe
     for _ in range(3):
         dispatcher.run_once()
     assert list(prefect.runs) == ["drift-7/1"]
-    assert prefect.runs["drift-7/1"]["parameters"] == {"project": "p", "request_id": "drift-7", "trigger": "drift"}
+    assert prefect.runs["drift-7/1"]["parameters"] == {
+        "project": "p",
+        "request_id": "drift-7",
+        "trigger": "drift",
+        "attempt": 1,
+    }
     assert status(ledger) == ("submitted", 1)
     assert find(ledger, "drift-7").flow_run == "run-1"
 
@@ -151,7 +96,7 @@ def test_a_run_that_is_quicker_than_the_dispatcher_keeps_its_lease(
 @pytest.mark.parametrize("state", ["CRASHED", "CANCELLED", "FAILED", "COMPLETED"])
 @pytest.mark.parametrize("running", [False, True])
 def test_a_run_that_ended_without_closing_is_tried_again(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, state: str, running: bool
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock, state: str, running: bool
 ):
     dispatcher.run_once()
     if running:
@@ -159,6 +104,9 @@ def test_a_run_that_ended_without_closing_is_tried_again(
     prefect.end(state)
     dispatcher.run_once()
     assert status(ledger) == ("requested", 2)
+    dispatcher.run_once()
+    assert list(prefect.runs) == ["drift-7/1"], "it rests first"
+    clock.now += pause_before(2) + 1
     dispatcher.run_once()
     assert list(prefect.runs) == ["drift-7/1", "drift-7/2"]
 
@@ -192,35 +140,168 @@ def test_a_run_older_than_the_time_out_is_cancelled_and_tried_again(
         lease.close("promoted", [])
 
 
-def test_after_three_attempts_it_is_given_up_with_the_reasons(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect
+def test_after_the_last_attempt_it_is_given_up_with_the_reasons_and_an_alert(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ):
-    for _ in range(8):
-        dispatcher.run_once()
+    monkeypatch.setattr("core.audit.time.time", clock)
+    ledger.pin("examples", 3, "drift-7")
+    pauses = []
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        waited = clock.now
+        while f"drift-7/{attempt}" not in prefect.runs:
+            clock.now += 5
+            dispatcher.run_once()
+        pauses.append(clock.now - waited)
         prefect.end("CRASHED")
-    assert status(ledger) == ("failed", 3)
-    assert len(prefect.runs) == 3
-    assert len(find(ledger, "drift-7").body["reasons"]) == 3
+        dispatcher.run_once()
+    assert status(ledger) == ("failed", MAX_ATTEMPTS)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] >= pause_before(MAX_ATTEMPTS)
+    assert len(prefect.runs) == MAX_ATTEMPTS
+    assert len(find(ledger, "drift-7").body["reasons"]) == MAX_ATTEMPTS
+    assert [alert.record.key for alert in ledger.waiting_alerts()] == ["retraining-drift-7"]
+    assert ledger.pinned("examples") == []
     assert ledger.request_retrain(RetrainRequest("next", "drift", 30, 40))
 
 
-def test_a_promotion_that_was_made_is_repaired_before_giving_up(tmp_path: Path, ledger: Ledger, prefect: FakePrefect):
-    def repair() -> str:
-        ledger.advance("drift-7", expect=("submitted", "running"), status="promoted")
-        return "repaired"
+def test_a_decided_promotion_whose_run_died_is_carried_out_and_not_tried_again(
+    tmp_path: Path, ledger: Ledger, prefect: FakePrefect
+):
+    asked: list[str] = []
 
-    dispatcher = Dispatcher(write_project(tmp_path, "binary"), ledger, prefect.url, repair=repair)
-    for _ in range(8):
+    def carry_out(request_id: str) -> str:
+        asked.append(request_id)
+        ledger.advance(request_id, expect=("running",), status="promoted")
+        return "version 1 is champion"
+
+    dispatcher = Dispatcher(write_project(tmp_path, "binary"), ledger, prefect.url, carry_out=carry_out)
+    dispatcher.run_once()
+    take(ledger, "drift-7", "run-1")
+    ledger.advance("drift-7", expect=("running",), status="running", body={PROMOTING: {}})
+    dispatcher.run_once()
+    assert asked == [], "the run lives and does it itself"
+    prefect.end("CRASHED")
+    for _ in range(3):
         dispatcher.run_once()
-        prefect.end("CRASHED")
-    assert status(ledger) == ("promoted", 3)
+    assert asked == ["drift-7"]
+    assert status(ledger) == ("promoted", 1)
+
+
+def test_a_run_that_shows_no_life_is_lost_long_before_the_time_out(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock
+):
+    dispatcher.run_once()
+    take(ledger, "drift-7", "run-1")
+    prefect.end("RUNNING")
+    for beat in range(30):  # five minutes in which it lives
+        clock.now += 10
+        ledger.remember(BEAT, {"attempt": "drift-7/1", "at": beat})
+        dispatcher.run_once()
+    assert status(ledger) == ("running", 1)
+    for _ in range(13):
+        clock.now += 10
+        dispatcher.run_once()
+    assert status(ledger) == ("requested", 2)
+    assert prefect.cancelled == ["run-1"]
+
+
+def test_what_waits_for_a_worker_of_prefect_is_not_lost(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch, clock: Clock
+):
+    monkeypatch.setattr("core.audit.time.time", clock)
+    for _ in range(200):  # a weekend without a worker
+        dispatcher.run_once()
+        clock.now += 15 * 60
+    assert status(ledger) == ("submitted", 1)
+    prefect.end("PENDING")  # one took it, and died with it
+    clock.now += 31 * 60
+    dispatcher.run_once()
+    assert status(ledger) == ("requested", 2)
+
+
+def test_a_run_that_stands_still_is_ended_before_the_ledger_is_needed(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch, clock: Clock
+):
+    dispatcher.run_once()
+    take(ledger, "drift-7", "run-1")
+    prefect.end("RUNNING")
+    clock.now += 31 * 60
+
+    def locked() -> None:
+        raise StoreError("database is locked: by the run that stands still")
+
+    monkeypatch.setattr(ledger, "transaction", locked)
+    with pytest.raises(StoreError):
+        dispatcher.run_once()
+    assert prefect.cancelled == ["run-1"]
+
+
+def test_a_slow_second_dispatcher_does_not_mark_a_later_attempt(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
+):
+    submit = PrefectApi.submit
+
+    def slow(self: PrefectApi, *args: Any) -> str:
+        run = submit(self, *args)
+        ledger.advance("drift-7", expect=("requested",), status="requested", next_attempt=True)
+        return run
+
+    monkeypatch.setattr(PrefectApi, "submit", slow)
+    dispatcher.run_once()
+    assert status(ledger) == ("requested", 2)
+
+
+def test_a_hundred_decisions_in_an_outage_are_one_retraining(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect
+):
+    deployments, prefect.deployments = prefect.deployments, {}
+    for number in range(100):
+        assert not ledger.request_retrain(RetrainRequest(f"drift-{number}", "drift", number, number))
+        with pytest.raises(PrefectError):
+            dispatcher.run_once()
+    prefect.deployments = deployments
+    for _ in range(5):
+        dispatcher.run_once()
+    assert list(prefect.runs) == ["drift-7/1"]
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", b"HTTP/1.1 500"])
+def test_a_server_killed_in_the_middle_of_an_answer_is_a_prefect_error(answer: bytes):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def die() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=die)
+        thread.start()
+        with pytest.raises(PrefectError, match=r"Prefect at http://127\.0\.0\.1"):
+            PrefectApi(f"http://127.0.0.1:{server.getsockname()[1]}/api").state("run-1")
+        thread.join()
+
+
+def test_a_dispatcher_outlives_an_answer_that_nobody_expects(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect
+):
+    looks = iter(range(2))
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            look = next(looks, None)
+            prefect.deployments["retrain/toy-binary"] = {"id": "d1", "parameters": {} if look else None}
+            return look is None
+
+    dispatcher.run(Stop())
+    assert status(ledger) == ("submitted", 1)
 
 
 def test_without_prefect_the_request_waits_and_it_is_said_once(
     tmp_path: Path, ledger: Ledger, prefect: FakePrefect, caplog: pytest.LogCaptureFixture
 ):
     prefect.deployments.clear()
-    dispatcher = Dispatcher(write_project(tmp_path, "binary"), ledger, prefect.url, repair=lambda: None)
+    dispatcher = Dispatcher(write_project(tmp_path, "binary"), ledger, prefect.url, carry_out=lambda _: None)
     with pytest.raises(PrefectError, match="404"):
         dispatcher.run_once()
     looks = iter(range(5))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import yaml
@@ -65,6 +67,32 @@ def test_from_the_outbox_to_the_promotion(toy: Toy):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert (toy.project.state / "prefect" / "prefect.db").is_file()
+
+
+@pytest.mark.slow
+def test_a_server_killed_while_a_run_waits_or_works_comes_back_and_it_is_retrained_once(toy: Toy):
+    stop = threading.Event()
+    with LocalPrefect(toy.project) as prefect:
+        thread = threading.Thread(target=Dispatcher(toy.project, toy.ledger, prefect.url).run, args=(stop, 0.3))
+        thread.start()
+        toy.request("drift-1", "drift")
+        _until(lambda: toy.ledger.requests()[0].status == "submitted")
+        killed = prefect.pids
+        for pid in killed.values():  # the server and the worker, with the run that it may have begun
+            os.killpg(pid, signal.SIGKILL)
+        _until(lambda: not toy.ledger.open_requests())
+        stop.set()
+        thread.join()
+        assert set(killed.values()).isdisjoint(prefect.pids.values())
+    assert [request.status for request in toy.ledger.requests()] == ["promoted"]
+    assert [record.kind for record in toy.ledger.history()] == ["gate", "retraining", "promotion"]
+
+
+def _until(done: Callable[[], bool], timeout_s: float = 250.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not done() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert done()
 
 
 def _ended(api: PrefectApi, flow_run: str) -> str | None:
