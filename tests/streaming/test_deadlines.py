@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from core.errors import StoreError
 from streaming.deadlines import Deadlines
+from streaming.join import LabelJoin, Predicted
 
 QUEUES = 2
 IDS = st.sampled_from(["a", "b", "c", "d", "e", "é", "\x00", "a\x00", "\U0001f600", "", "\uffff"])
@@ -42,9 +45,6 @@ class AgainstADictionary(RuleBasedStateMachine):
 
     @initialize(most=st.sampled_from([None, 0, 1, 5, 20]))
     def begin(self, most):
-        import tempfile
-        from pathlib import Path
-
         self.folder = Path(tempfile.mkdtemp())
         self.most = most
         self.ids = make(self.folder, most)
@@ -187,11 +187,6 @@ def test_an_error_of_the_disk_is_explained(tmp_path):
 
 @given(st.lists(st.floats() | st.integers(0, 1) | st.booleans() | st.none() | st.text(), max_size=8))
 def test_an_event_comes_back_from_disk_to_the_bit(values):
-    import tempfile
-    from pathlib import Path
-
-    from streaming.join import LabelJoin, Predicted
-
     floats = {str(n): value for n, value in enumerate(values) if type(value) is float}
     features = {f"f{n}": value for n, value in enumerate(values)}
     predictions = {"champion": floats, "linear": 0.1 + 0.2} if floats else {"linear": -0.0}
