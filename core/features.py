@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from core.errors import ProjectCodeError
-from core.predictions import MAX_MAGNITUDE, Features, FeatureValue
+from core.predictions import MAX_MAGNITUDE, Features, FeatureValue, Outcome
 from core.project import Project
+from core.records import MAX_CATEGORY_LENGTH
 from core.settings import Kind, Settings
 
 OTHER = "<other>"
@@ -89,43 +90,89 @@ def load_features(project: Project) -> FeatureFunction:
 
 
 class Vocabulary:
-    """Bounds the distinct values of every category field; later ones are read as ``<other>``.
+    """Bounds what a stream may name: categories beyond the bound are read as ``<other>``, classes are refused.
+
+    Parameters
+    ----------
+    fields, features : dict of str to int
+        Most distinct values of each category field, and of each category that the feature function makes.
+    classes : int, optional
+        Most distinct classes of labels; without it they are not looked at.
 
     Examples
     --------
-    >>> vocabulary = Vocabulary({"carrier": 1})
+    >>> vocabulary = Vocabulary({"carrier": 1}, classes=1)
     >>> vocabulary.bound({"carrier": "AA"}), vocabulary.bound({"carrier": "UA"})
     ({'carrier': 'AA'}, {'carrier': '<other>'})
+    >>> vocabulary.admits("late"), vocabulary.admits("early"), vocabulary.admits("late")
+    (True, False, True)
     """
 
-    def __init__(self, limits: dict[str, int]) -> None:
-        self._limits = limits
-        self._known: dict[str, dict[str, None]] = {name: {} for name in limits}
+    def __init__(
+        self, fields: dict[str, int], features: dict[str, int] | None = None, classes: int | None = None
+    ) -> None:
+        self._fields = _known(fields)
+        self._features = _known(features or {})
+        self._max_classes = classes
+        self._classes: dict[Outcome, None] = {}
         self.overflowed = 0
 
     @classmethod
     def of(cls, settings: Settings) -> Vocabulary:
-        """Build it from the category fields of the project file."""
-        return cls({n: f.max_categories for n, f in settings.fields.items() if f.type == "category"})
+        """Build it from the project file; the class of a missing label is there from the beginning."""
+        fields = {n: f.max_categories for n, f in settings.fields.items() if f.type == "category"}
+        made, label = settings.features, settings.label
+        features = {n: made.max_categories for n, kind in made.outputs.items() if kind == "category"} if made else {}
+        learned = settings.task == "multiclass" and not label.classes
+        vocabulary = cls(fields, features, label.max_classes if learned else None)
+        if label.missing is not None:
+            vocabulary.admits(str(label.missing))
+        return vocabulary
 
     def resume(self, earlier: Vocabulary) -> None:
         """Go on with what another vocabulary knows of the same fields, as far as this one's bounds allow."""
-        for name, known in self._known.items():
-            known.update(dict.fromkeys(list(earlier._known.get(name, ()))[: self._limits[name]]))
+        for mine, others in ((self._fields, earlier._fields), (self._features, earlier._features)):
+            for name, (limit, known) in mine.items():
+                earlier_values = others[name][1] if name in others else {}
+                known.update(dict.fromkeys(list(earlier_values)[:limit]))
+        for outcome in earlier._classes:
+            self.admits(outcome)
         self.overflowed = earlier.overflowed
 
     def bound(self, fields: dict[str, FeatureValue]) -> dict[str, FeatureValue]:
         """Replace values beyond a field's bound, in place, and return `fields`."""
-        for name, known in self._known.items():
-            value = fields[name]
+        return self._bound(fields, self._fields)
+
+    def bound_features(self, features: Features) -> Features:
+        """Replace categories beyond the bound in what the feature function made, in place, and return `features`."""
+        return self._bound(features, self._features)
+
+    def admits(self, outcome: Outcome) -> bool:
+        """Tell whether a label of this class can be learned: its class is known, or there is room for it."""
+        if self._max_classes is None or outcome in self._classes:
+            return True
+        if len(self._classes) >= self._max_classes:
+            return False
+        self._classes[outcome] = None
+        return True
+
+    def _bound(
+        self, values: dict[str, FeatureValue], vocabulary: dict[str, tuple[int, dict[str, None]]]
+    ) -> dict[str, FeatureValue]:
+        for name, (limit, known) in vocabulary.items():
+            value = values[name]
             if value is None or value in known:
                 continue
-            if len(known) < self._limits[name]:
+            if len(known) < limit:
                 known[str(value)] = None
             else:
-                fields[name] = OTHER
+                values[name] = OTHER
                 self.overflowed += 1
-        return fields
+        return values
+
+
+def _known(limits: dict[str, int]) -> dict[str, tuple[int, dict[str, None]]]:
+    return {name: (limit, {}) for name, limit in limits.items()}
 
 
 def _checked(name: str, check: Callable[[Any], FeatureValue], value: Any) -> FeatureValue:
@@ -146,8 +193,20 @@ def _number(value: Any) -> float:
     return number
 
 
+def _text(value: Any) -> str:
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("has half a surrogate pair in it, which is no text") from error
+    return text
+
+
 def _category(value: Any) -> str:
-    return str(value)
+    text = _text(value)
+    if len(text) > MAX_CATEGORY_LENGTH:
+        raise ValueError(f"is longer than {MAX_CATEGORY_LENGTH} characters, which no category may be")
+    return text
 
 
 def _flag(value: Any) -> bool:
@@ -159,6 +218,6 @@ def _flag(value: Any) -> bool:
 _CHECKS: dict[Kind, Callable[[Any], FeatureValue]] = {
     "number": _number,
     "category": _category,
-    "text": _category,
+    "text": _text,
     "bool": _flag,
 }

@@ -77,7 +77,10 @@ class LabelSettings(_Bounded):
     )
     positive: bool | int | float | str = Field(True, description="binary: the outcome that counts as 1")
     negative: bool | int | float | str = Field(False, description="binary: the outcome that counts as 0")
-    classes: list[str] = Field([], description="multiclass: the classes known beforehand; others are learned")
+    classes: list[str] = Field([], description="multiclass: all the classes there are; learned from labels if left out")
+    max_classes: PositiveInt = Field(
+        200, description="multiclass without classes: distinct ones learned; a label of a later one is dead-lettered"
+    )
     minimum: float | None = Field(None, description="regression: the smallest outcome accepted")
     maximum: float | None = Field(None, description="regression: the largest outcome accepted")
 
@@ -116,6 +119,9 @@ class FeatureSettings(Section):
 
     function: str = Field(description="file.py:function, in the project folder")
     outputs: dict[Name, Kind] = Field(description="each feature that the function returns, and its type")
+    max_categories: PositiveInt = Field(
+        200, description="distinct values kept of each category it returns; every later one becomes <other>"
+    )
     online_only: list[Name] = Field(
         [],
         description="features whose values do not come back, such as a calendar day: "

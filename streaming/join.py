@@ -7,12 +7,19 @@ second or contradicting label and a repeated event are told apart from unknown o
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from core.predictions import Features, Outcome, Prediction
 from core.records import Label
+from streaming.deadlines import Deadlines
+
+_PENDING, _CLOSED, _WAITING = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +61,6 @@ class Fate(Enum):
 
 
 @dataclass(slots=True)
-class _Closed:
-    """An event that does not wait any more; `outcome` None when no label came in time."""
-
-    outcome: Outcome | None
-
-
-@dataclass(slots=True)
 class Expiry:
     """What passed its horizon: events without a label, and the number of labels without an event."""
 
@@ -69,8 +69,20 @@ class Expiry:
     orphans: int = 0
 
 
+_Value = Predicted | Label | Outcome | None
+"""By queue: an event that waits; the outcome of one that does not any more, None without; a label that waits."""
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
+_event_parts = attrgetter(*(part.name for part in fields(Predicted)))
+_label_parts = attrgetter(*(part.name for part in fields(Label)))
+
+
 class LabelJoin:
     """Joins labels to the events they belong to.
+
+    What it holds is in memory, until `attach` gives it a folder for what is too much. Pickles hold all of it, and are
+    equal for equal content, whatever was in memory.
 
     Parameters
     ----------
@@ -83,93 +95,107 @@ class LabelJoin:
     def __init__(self, horizon: int, max_pending: int) -> None:
         self.horizon = horizon
         self._max_pending = max_pending
-        self._pending: dict[str, Predicted] = {}
-        self._closed: dict[str, _Closed] = {}
-        self._waiting: dict[str, tuple[int, Label]] = {}
-        self._deadlines: list[tuple[int, str]] = []
-        self._memories: list[tuple[int, str]] = []
-        self._waits: list[tuple[int, str]] = []
+        self._ids = Deadlines(3, _encode, _decode)
+
+    def attach(self, folder: Path, max_in_memory: int) -> None:
+        """Keep at most `max_in_memory` ids in memory and the others in `folder`, on disk.
+
+        Raises
+        ------
+        StoreError
+            Here and from every other method, when the disk is full or broken.
+        """
+        self._ids.attach(folder, max_in_memory)
+
+    def close(self) -> None:
+        """Give the disk space back; the join cannot be used any more."""
+        self._ids.close()
 
     @property
     def pending(self) -> int:
         """Number of events that wait for their label."""
-        return len(self._pending)
+        return self._ids.count(_PENDING)
 
     @property
     def waiting(self) -> int:
         """Number of labels that wait for their event."""
-        return len(self._waiting)
+        return self._ids.count(_WAITING)
+
+    @property
+    def in_memory(self) -> int:
+        """Number of ids, whatever became of them, that are in memory."""
+        return self._ids.in_memory
+
+    @property
+    def on_disk(self) -> int:
+        """Number of ids that are on disk."""
+        return self._ids.on_disk
 
     def knows(self, event_id: str) -> bool:
         """Tell whether an event of this id was taken in and is not forgotten yet."""
-        return event_id in self._pending or event_id in self._closed
+        return self._ids.queue_of(event_id) in (_PENDING, _CLOSED)
 
     def add_event(self, event: Predicted) -> Label | None:
-        """Take in a predicted event; return its label if that came first, which joins it."""
-        deadline = self._deadline(event)
-        waited = self._waiting.pop(event.id, None)
-        if waited is not None:
-            self._close(event.id, waited[1].outcome, deadline)
-            return waited[1]
-        self._pending[event.id] = event
-        heapq.heappush(self._deadlines, (deadline, event.id))
+        """Take in a predicted event that is not known; return its label if that came first, which joins it."""
+        deadline = max(event.time, event.clock) + self.horizon
+        known = self._ids.get(event.id)
+        if known is not None and isinstance(label := known[2], Label):
+            self._close(event.id, label.outcome, deadline)
+            return label
+        self._ids.put(_PENDING, deadline, event.id, event)
         return None
 
     def add_label(self, label: Label, clock: int) -> tuple[Fate, Predicted | None]:
         """Take in a label at `clock`, ms; return its fate, and the event when it joined one."""
-        event = self._pending.pop(label.id, None)
-        if event is not None:
-            self._close(label.id, label.outcome, self._deadline(event))
-            return Fate.JOINED, event
-        closed = self._closed.get(label.id)
-        if closed is not None:
-            if closed.outcome is None:
-                return Fate.LATE, None
-            return (Fate.DUPLICATE if closed.outcome == label.outcome else Fate.CORRECTED), None
-        earlier = self._waiting.get(label.id)
-        if earlier is not None:
-            return (Fate.DUPLICATE if earlier[1].outcome == label.outcome else Fate.CORRECTED), None
-        self._waiting[label.id] = (clock + self.horizon, label)
-        heapq.heappush(self._waits, (clock + self.horizon, label.id))
-        return Fate.WAITING, None
+        known = self._ids.get(label.id)
+        if known is None:
+            self._ids.put(_WAITING, clock + self.horizon, label.id, label)
+            return Fate.WAITING, None
+        _, deadline, value = known
+        if isinstance(value, Predicted):
+            self._close(label.id, label.outcome, deadline)
+            return Fate.JOINED, value
+        earlier = value.outcome if isinstance(value, Label) else value
+        if earlier is None:
+            return Fate.LATE, None
+        return (Fate.DUPLICATE if earlier == label.outcome else Fate.CORRECTED), None
 
     def advance(self, clock: int) -> Expiry:
         """Let everything go whose horizon ended before `clock`, ms, or that is too much to keep."""
         expiry = Expiry()
-        self._expire_events(clock, expiry)
-        self._expire_labels(clock, expiry)
-        while self._memories and (self._memories[0][0] < clock or len(self._closed) > 2 * self._max_pending):
-            del self._closed[heapq.heappop(self._memories)[1]]
-        return expiry
-
-    def _expire_events(self, clock: int, expiry: Expiry) -> None:
-        while self._deadlines and (self._deadlines[0][0] < clock or len(self._pending) > self._max_pending):
-            deadline, event_id = heapq.heappop(self._deadlines)
-            event = self._pending.get(event_id)
-            if event is None or self._deadline(event) != deadline:
-                continue
-            del self._pending[event_id]
+        while (gone := self._ids.pop_due(_PENDING, clock, self._max_pending)) is not None:
+            deadline, event_id, event = gone
+            assert isinstance(event, Predicted)
             expiry.events.append(event)
             expiry.evicted += deadline >= clock
             self._close(event_id, None, deadline)
-        if len(self._deadlines) > 2 * len(self._pending) + 1024:
-            self._deadlines = [(self._deadline(event), event.id) for event in self._pending.values()]
-            heapq.heapify(self._deadlines)
-
-    def _expire_labels(self, clock: int, expiry: Expiry) -> None:
-        while self._waits and (self._waits[0][0] < clock or len(self._waiting) > self._max_pending):
-            deadline, event_id = heapq.heappop(self._waits)
-            waited = self._waiting.get(event_id)
-            if waited is not None and waited[0] == deadline:
-                del self._waiting[event_id]
-                expiry.orphans += 1
-        if len(self._waits) > 2 * len(self._waiting) + 1024:
-            self._waits = [(deadline, event_id) for event_id, (deadline, _) in self._waiting.items()]
-            heapq.heapify(self._waits)
-
-    def _deadline(self, event: Predicted) -> int:
-        return max(event.time, event.clock) + self.horizon
+        while self._ids.pop_due(_WAITING, clock, self._max_pending) is not None:
+            expiry.orphans += 1
+        while self._ids.pop_due(_CLOSED, clock, 2 * self._max_pending) is not None:
+            pass
+        return expiry
 
     def _close(self, event_id: str, outcome: Outcome | None, deadline: int) -> None:
-        self._closed[event_id] = _Closed(outcome)
-        heapq.heappush(self._memories, (deadline + self.horizon, event_id))
+        self._ids.put(_CLOSED, deadline + self.horizon, event_id, outcome)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"horizon": self.horizon, "max_pending": self._max_pending, "ids": list(self._ids.dump())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.horizon, self._max_pending = state["horizon"], state["max_pending"]
+        self._ids = Deadlines(3, _encode, _decode)
+        self._ids.restore(state["ids"])
+
+
+def _encode(queue: int, value: _Value) -> bytes:
+    """Encode without any schema: MessagePack keeps numbers, text, flags and nothing apart, and floats to the bit."""
+    if isinstance(value, Predicted):
+        return _encoder.encode(_event_parts(value))
+    return _encoder.encode(_label_parts(value) if isinstance(value, Label) else value)
+
+
+def _decode(queue: int, content: bytes) -> _Value:
+    value = _decoder.decode(content)
+    if queue == _CLOSED:
+        return value  # type: ignore[no-any-return]
+    return Predicted(*value) if queue == _PENDING else Label(*value)

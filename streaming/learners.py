@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from core.predictions import Features, Outcome, Prediction
 from core.settings import Kind, Settings
+
+_MAX_LEAVES = 500
 
 
 class OnlineModel(Protocol):
@@ -241,23 +244,69 @@ class _NoChange:
         self._last = outcome
 
 
+class _Trees(RiverModel):
+    """River's trees, none of which splits any more while it has many leaves; drift cuts them back.
+
+    River's own bound counts bytes, which differ between a model and the same one restored, and are looked at once in
+    a million examples only.
+
+    Parameters
+    ----------
+    max_leaves : int
+        Leaves from which a tree does not split.
+    """
+
+    LOOK_EVERY = 500
+
+    def __init__(self, model: Any, settings: Settings, max_leaves: int) -> None:
+        super().__init__(model, settings)
+        self._max_leaves = max_leaves
+        self._grace_period = model.grace_period
+        self._unlooked = 0
+
+    def learn(self, features: Features, outcome: Outcome) -> None:
+        super().learn(features, outcome)
+        self._unlooked += 1
+        if self._unlooked >= self.LOOK_EVERY:
+            self._unlooked = 0
+            for tree in self._trees():
+                tree.grace_period = self._grace_period if _leaves(tree) < self._max_leaves else math.inf
+
+    def _trees(self) -> list[Any]:
+        """Return the tree, or those of a forest and those that grow in the background."""
+        if not hasattr(self._model, "n_models"):
+            return [self._model]
+        return [tree for tree in [*self._model, *(self._model._background or [])] if tree is not None]
+
+
+def _leaves(tree: Any) -> int:
+    """Count a tree's leaves, with those of the subtrees that may take the place of others."""
+    roots = [tree._root, getattr(tree._root, "_alternate_tree", None)]
+    return sum(1 for root in roots if root is not None for _ in root.iter_leaves())
+
+
 def _tree(settings: Settings, params: dict[str, Any]) -> OnlineModel:
     from river import tree
 
+    max_leaves = int(params.pop("max_leaves", _MAX_LEAVES))
+    defaults = {"seed": 1, "memory_estimate_period": sys.maxsize}
     if settings.task == "regression":
-        return RiverModel(
-            tree.HoeffdingAdaptiveTreeRegressor(**{"seed": 1, "leaf_prediction": "mean", **params}), settings
-        )
-    return RiverModel(tree.HoeffdingAdaptiveTreeClassifier(**{"seed": 1, "leaf_prediction": "nba", **params}), settings)
+        model = tree.HoeffdingAdaptiveTreeRegressor(**{**defaults, "leaf_prediction": "mean", **params})
+    else:
+        model = tree.HoeffdingAdaptiveTreeClassifier(**{**defaults, "leaf_prediction": "nba", **params})
+    return _Trees(model, settings, max_leaves)
 
 
 def _forest(settings: Settings, params: dict[str, Any]) -> OnlineModel:
     from river import forest
 
+    max_leaves = int(params.pop("max_leaves", _MAX_LEAVES))
+    defaults = {"seed": 1, "n_models": 5, "memory_estimate_period": sys.maxsize}
     if settings.task == "regression":
-        defaults = {"seed": 1, "n_models": 5, "leaf_prediction": "mean"}
-        return RiverModel(forest.ARFRegressor(**{**defaults, **params}), settings)
-    return RiverModel(forest.ARFClassifier(**{"seed": 1, "n_models": 5, **params}), settings)
+        model = forest.ARFRegressor(**{**defaults, "leaf_prediction": "mean", **params})
+    else:
+        model = forest.ARFClassifier(**{**defaults, **params})
+    return _Trees(model, settings, max_leaves)
 
 
 def _refuse(params: dict[str, Any]) -> None:

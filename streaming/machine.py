@@ -228,10 +228,15 @@ class Machine:
 
     def _prepare(self, record: RawRecord) -> Prepared:
         content = self._decoder.read(record.topic, record.value, record.timestamp, record.headers)
+        vocabulary = self.state.vocabulary
+        if isinstance(content, Label) and not vocabulary.admits(content.outcome):
+            content = BadRecord(
+                "label", "bad_label", "one class more than label.max_classes; raise it, or name classes"
+            )
         if not isinstance(content, Event):
             return Prepared(record, content)
         try:
-            features = self._features(self.state.vocabulary.bound(content.fields), content.time)
+            features = vocabulary.bound_features(self._features(vocabulary.bound(content.fields), content.time))
         except FeatureError as error:
             return Prepared(record, BadRecord("event", "feature_error", str(error)[:300]))
         return Prepared(record, content, features)

@@ -90,6 +90,7 @@ class Opener:
         script = self._script(number, snapshot, publisher)
         self._announce(number, snapshot, script)
         state = self._state(number, snapshot, script)
+        state.join.attach(self.project.state / "spilled", self.project.settings.state.max_in_memory)
         if script.entries:
             check_step(script.entries[0][1], state.step)
         places = [TopicPartition(topic, number) for topic in self.project.settings.input_topics]

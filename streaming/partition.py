@@ -308,6 +308,7 @@ class Partition:
     def drop(self) -> None:
         """Let go without writing anything."""
         self._publisher.close()
+        self.state.join.close()
 
     def describe(self) -> dict[str, Any]:
         """Return what the status file says of this partition."""

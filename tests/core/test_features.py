@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from core.errors import ProjectCodeError
 from core.features import OTHER, FeatureError, FeatureFunction, Vocabulary, load_features
-from core.project import load_project
+from core.project import load_project, parse_settings
+from core.settings import Settings
 
 KINDS = {"n": "number", "c": "category", "b": "bool", "t": "text"}
 GOOD = {"n": 1, "c": "x", "b": True, "t": "y"}
@@ -110,3 +111,45 @@ def test_a_vocabulary_never_grows_beyond_its_bound(values, bound):
     first = list(dict.fromkeys(value for value in values if value is not None))[:bound]
     assert given_out == [value if value is None or value in first else OTHER for value in values]
     assert vocabulary.overflowed == given_out.count(OTHER) - sum(v == OTHER and v in first for v in values)
+
+
+@given(st.lists(st.none() | st.text(max_size=2), max_size=60), st.integers(1, 5), st.integers(1, 5))
+def test_categories_that_the_function_makes_are_bounded_apart_from_fields(values, bound, other_bound):
+    both = Vocabulary({"c": bound}, {"c": other_bound})
+    fields, features = Vocabulary({"c": bound}), Vocabulary({"c": other_bound})
+    for value in values:
+        assert both.bound({"c": value}) == fields.bound({"c": value})
+        made = both.bound_features({"c": value and f"{value}!", "text": f"{value}"})
+        assert made == {**features.bound({"c": value and f"{value}!"}), "text": f"{value}"}
+    assert both.overflowed == fields.overflowed + features.overflowed
+
+
+@pytest.mark.parametrize("value", ["x" * 257, "\ud800", "a\udfff"])
+def test_a_category_that_no_field_could_have_is_a_feature_error(value):
+    with pytest.raises(FeatureError, match=r"feature c: a str (is longer|has half)"):
+        FeatureFunction(lambda fields: {**GOOD, "c": value}, KINDS)({}, 0)
+
+
+def test_text_may_be_long_but_must_be_text():
+    long = {**GOOD, "t": "x" * 5_000}
+    assert FeatureFunction(lambda fields: long, KINDS)({}, 0)["t"] == long["t"]
+    with pytest.raises(FeatureError, match="half a surrogate"):
+        FeatureFunction(lambda fields: {**GOOD, "t": "\ud800"}, KINDS)({}, 0)
+
+
+def settings_with(label: str, task: str = "multiclass") -> Settings:
+    return parse_settings(f"{{name: a, task: {task}, id: id, time: at, fields: {{x: number}}, label: {label}}}")
+
+
+def test_classes_are_learned_up_to_the_bound():
+    vocabulary = Vocabulary.of(settings_with("{path: y, max_classes: 2, missing: none}"))
+    assert [vocabulary.admits(name) for name in ("a", "b", "a", "none", "c")] == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("label", "task"),
+    [("{path: y, max_classes: 1, classes: [a, b, c]}", "multiclass"), ("{path: y, max_classes: 1}", "regression")],
+)
+def test_known_classes_and_numbers_are_not_counted(label, task):
+    vocabulary = Vocabulary.of(settings_with(label, task))
+    assert all(vocabulary.admits(outcome) for outcome in ("a", "b", "c", 1.5, 2.5))

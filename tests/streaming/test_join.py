@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -69,9 +71,7 @@ def test_memory_is_bounded_by_what_waits_not_by_what_passed(first):
         for step in steps if first == "event" else reversed(steps):
             step()
             join.advance(number)
-    held = [
-        len(getattr(join, name)) for name in ("_pending", "_closed", "_waiting", "_deadlines", "_memories", "_waits")
-    ]
+    held = [join.in_memory, *(len(heap) for heap in join._ids._heaps)]
     assert max(held) < 1500, held
 
 
@@ -84,11 +84,11 @@ class Naive:
         self.waiting: dict[str, tuple[int, int]] = {}
         self.closed: dict[str, tuple[int, object]] = {}
 
-    def advance(self, clock: int) -> tuple[set, int]:
-        gone = set()
+    def advance(self, clock: int) -> tuple[list[str], int]:
+        gone = []
         for event_id in sorted(self.pending, key=lambda e: (self.pending[e], e)):
             if self.pending[event_id] < clock or len(self.pending) > self.most:
-                gone.add(event_id)
+                gone.append(event_id)
                 self.closed[event_id] = (self.pending.pop(event_id) + self.horizon, None)
         orphans = 0
         for event_id in sorted(self.waiting, key=lambda e: (self.waiting[e][0], e)):
@@ -125,9 +125,12 @@ class Naive:
 class JoinAgainstNaive(RuleBasedStateMachine):
     ids = Bundle("ids")
 
-    @initialize(horizon=st.integers(1, 12), most=st.integers(1, 4))
-    def begin(self, horizon, most):
+    @initialize(horizon=st.integers(1, 12), most=st.integers(1, 4), memory=st.sampled_from([None, 0, 1, 5]))
+    def begin(self, horizon, most, memory):
+        self.folder = tempfile.TemporaryDirectory()
+        self.memory = memory
         self.join, self.naive, self.clock = LabelJoin(horizon, most), Naive(horizon, most), 100
+        self.attach()
         self.events = self.joined = self.gone = self.labels = self.settled = self.orphans = 0
         self.alive: set[str] = set()
 
@@ -163,7 +166,7 @@ class JoinAgainstNaive(RuleBasedStateMachine):
         self.clock += by
         expiry = self.join.advance(self.clock)
         gone, orphans = self.naive.advance(self.clock)
-        assert sorted(event.id for event in expiry.events) == sorted(gone)
+        assert [event.id for event in expiry.events] == gone
         assert expiry.orphans == orphans
         assert 0 <= expiry.evicted <= len(gone)
         self.gone += len(gone)
@@ -171,7 +174,22 @@ class JoinAgainstNaive(RuleBasedStateMachine):
 
     @rule()
     def it_is_kept_and_restored(self):
-        self.join = pickle.loads(pickle.dumps(self.join))
+        kept = pickle.dumps(self.join)
+        self.join.close()
+        self.join = pickle.loads(kept)
+        assert pickle.dumps(self.join) == kept
+        self.attach()
+        assert pickle.dumps(self.join) == kept
+
+    def attach(self):
+        if self.memory is not None:
+            self.join.attach(Path(self.folder.name), self.memory)
+
+    def teardown(self):
+        if hasattr(self, "join"):
+            self.join.close()
+            assert list(Path(self.folder.name).iterdir()) == []
+            self.folder.cleanup()
 
     @invariant()
     def the_books_balance(self):

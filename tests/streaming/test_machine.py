@@ -501,3 +501,22 @@ def test_the_books_balance_whatever_comes(tmp_path_factory, rows, missing, room)
     assert kinds[DeadLetter] == sum(books.reasons.values())
     assert kinds[Correction] == books.labels.corrected
     assert machine.state.step == len(rows)
+
+
+def test_what_the_feature_function_makes_of_categories_is_bounded_like_fields(tmp_path):
+    code = "def make(fields):\n    return {'pair': f\"{fields['x']}\", 'note': f\"{fields['x']}\"}\n"
+    made = {"function": "code.py:make", "outputs": {"pair": "category", "note": "text"}, "max_categories": 3}
+    machine = make_machine(make_project(tmp_path, code=code, features=made))
+    outputs = machine.process([event(n, f"e{n}", START + n, x=float(n)) for n in range(5)])
+    assert [output.features["pair"] for output in outputs] == ["0.0", "1.0", "2.0", "<other>", "<other>"]
+    assert [output.features["note"] for output in outputs] == ["0.0", "1.0", "2.0", "3.0", "4.0"]
+
+
+def test_a_label_of_one_class_too_many_is_a_dead_letter(tmp_path):
+    machine = make_machine(make_project(tmp_path, "multiclass", label={"max_classes": 2}))
+    machine.process([event(n, f"e{n}", START + n) for n in range(4)])
+    outputs = machine.process([label(n, f"e{n}", START + 9, name) for n, name in enumerate(["a", "b", "c", "a"])])
+    assert [type(output).__name__ for output in outputs] == ["Example", "Example", "DeadLetter", "Example"]
+    assert (outputs[2].bad.reason, "label.max_classes" in outputs[2].bad.detail) == ("bad_label", True)
+    assert machine.state.books.labels.dead_lettered == machine.state.books.reasons["bad_label"] == 1
+    assert machine.state.books.imbalances() == []
