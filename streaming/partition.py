@@ -16,6 +16,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +139,8 @@ class Partition:
         self._live = LiveOrder(settings, self.state.topic_clocks, lockstep=lockstep)
         self._writer = TableWriter(TableStore(project.tables), settings, place.number)
         self._fresh = _Uncommitted(self.state.step)
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{place.number}")
+        self._committing: tuple[Future[int], list[Output]] | None = None
         self._needs_flush = False
         self._opened = self._snapshot_at = self._flushed_at = time.monotonic()
         self._snapshot_step = self.state.step
@@ -230,15 +233,42 @@ class Partition:
 
     @property
     def wants_commit(self) -> bool:
-        """Whether what was stepped through has waited long enough, or is enough, or time was said to have come."""
+        """Whether what was stepped through has waited long enough, or is enough, or time was said to have come.
+
+        While the commit before is still on its way, only when it is more than should wait.
+        """
         fresh = self._fresh
         if self._script is not None or not fresh.actions:
             return False
+        if self._committing is not None:
+            return len(fresh.messages) >= _MAX_UNCOMMITTED
         waited = time.monotonic() - fresh.since >= self._settings.state.commit_every / 1000
         return waited or self._needs_flush or len(fresh.messages) >= _MAX_UNCOMMITTED
 
     def commit(self) -> None:
-        """Make everything durable that was stepped through: journal, outputs and offsets; rows then wait for `flush`.
+        """Begin to make durable what was stepped through: journal, outputs and offsets; one commit at a time.
+
+        It goes on in a thread, mostly waiting for the broker, while more is stepped through.
+
+        Raises
+        ------
+        FencedError, BrokerError
+            See `settle`.
+        """
+        self.settle(wait=True)
+        fresh = self._fresh
+        if not fresh.actions:
+            return
+        entry = Entry(self._place.at.owner, fresh.step, fresh.actions, self._live.clocks, digest_of(fresh.messages))
+        where = TopicPartition(self._settings.journal_topic, self.number)
+        on_its_way = self._committer.submit(
+            self._publisher.commit, journal_record(entry, where), fresh.messages, self.positions()
+        )
+        self._committing = on_its_way, fresh.outputs
+        self._fresh = _Uncommitted(self.state.step)
+
+    def settle(self, *, wait: bool = False) -> None:
+        """Take note of a commit that has ended; its rows then wait for `flush`.
 
         Raises
         ------
@@ -247,14 +277,13 @@ class Partition:
         BrokerError
             If it is not known whether it was written; open the partition anew.
         """
-        fresh = self._fresh
-        if not fresh.actions:
+        if self._committing is None:
             return
-        entry = Entry(self._place.at.owner, fresh.step, fresh.actions, self._live.clocks, digest_of(fresh.messages))
-        where = TopicPartition(self._settings.journal_topic, self.number)
-        self._journal = self._publisher.commit(journal_record(entry, where), fresh.messages, self.positions())
-        self._writer.add(fresh.outputs)
-        self._fresh = _Uncommitted(self.state.step)
+        on_its_way, outputs = self._committing
+        if wait or on_its_way.done():
+            self._journal = on_its_way.result()
+            self._writer.add(outputs)
+            self._committing = None
 
     @property
     def wants_flush(self) -> bool:
@@ -266,6 +295,7 @@ class Partition:
     def flush(self) -> None:
         """Write the rows of all committed steps to the tables; commits first."""
         self.commit()
+        self.settle(wait=True)
         with self._phases.enter("table flush"):
             self._writer.flush(self.state.step)
         self.flushed_through = self.state.clock
@@ -307,6 +337,7 @@ class Partition:
 
     def drop(self) -> None:
         """Let go without writing anything."""
+        self._committer.shutdown(wait=False, cancel_futures=True)
         self._publisher.close()
         self.state.join.close()
 

@@ -30,30 +30,39 @@ _LOOKS_PER_DEADLINE = 20
 
 
 class Phases:
-    """Tells which phase runs, and since when; `enter` may be overridden to observe every phase's start.
+    """Tells which phase each thread is in, and since when; `enter` may be overridden to observe every phase's start.
 
     Examples
     --------
     >>> phases = Phases()
     >>> with phases.enter("commit"):
-    ...     phases.current[0]
-    'commit'
-    >>> phases.current is None
-    True
+    ...     [phase for phase, since in phases.current]
+    ['commit']
+    >>> phases.current
+    []
     """
 
     def __init__(self) -> None:
-        self.current: tuple[Phase, float] | None = None
+        self._of_thread: dict[int, tuple[Phase, float]] = {}
+
+    @property
+    def current(self) -> list[tuple[Phase, float]]:
+        """Every thread's phase, and when it began, on the monotonic clock, s."""
+        return list(self._of_thread.copy().values())
 
     @contextmanager
     def enter(self, phase: Phase) -> Iterator[None]:
         """Be in `phase` while the block runs; phases may be nested, the inner one counts."""
-        outer = self.current
-        self.current = (phase, time.monotonic())
+        thread = threading.get_ident()
+        outer = self._of_thread.get(thread)
+        self._of_thread[thread] = (phase, time.monotonic())
         try:
             yield
         finally:
-            self.current = outer and (outer[0], time.monotonic())
+            if outer is None:
+                del self._of_thread[thread]
+            else:
+                self._of_thread[thread] = (outer[0], time.monotonic())
 
 
 class Watchdog:
@@ -96,7 +105,7 @@ class Watchdog:
             if now - looked > pause + self._deadline_s / 2:
                 asleep_until = now
             looked = now
-            current = self._phases.current
-            if current is not None and now - max(current[1], asleep_until) > self._deadline_s:
-                self._bark(current[0], now - current[1])
-                return
+            for phase, since in self._phases.current:
+                if now - max(since, asleep_until) > self._deadline_s:
+                    self._bark(phase, now - since)
+                    return

@@ -242,6 +242,7 @@ class Worker:
                 self._reopen_at[number] = time.monotonic() + self._settings.state.session_timeout / 1000
 
     def _commit_if_wanted(self, partition: Partition) -> None:
+        partition.settle()
         if partition.wants_commit:
             partition.commit()
 
