@@ -247,10 +247,11 @@ class Progress:
         before, self._at = self._at, self._consumer.committed(self._places) or self._at
         moved = {p.partition for p, at in self._at.items() if at > before.get(p, 0)}
         done = {n for n in range(self.partitions) if all(self._at.get(p, 0) >= self._ends[p] for p in self._of(n))}
-        for fault, since, waiting in list(self._expected):
-            waiting -= moved | done
+        for expected in list(self._expected):
+            fault, since, waiting = expected
+            waiting.difference_update(moved | done)
             if not waiting:
-                self._expected.remove((fault, since, waiting))
+                self._expected.remove(expected)
                 faults.went_on.setdefault(fault, []).append(time.monotonic() - since)
 
     def _of(self, number: int) -> list[TopicPartition]:

@@ -106,7 +106,7 @@ def main() -> int:
 
 
 def is_exact(result: dict[str, Any]) -> bool:
-    """Tell whether nothing was lost, doubled or changed; on a broker without transactions equal repetitions may come."""
+    """Tell whether nothing was lost, doubled or changed; without transactions equal repetitions may come."""
     exact = result["equal_state"] and result["equal_predictions"] and result["equal_rows"] and result["learned_once"]
     return bool(exact and result["missing"] == 0 and (result["duplicates"] == 0 or result["broker"] == "embedded"))
 
@@ -155,7 +155,7 @@ def compare(broker: KafkaBroker, projects: list[Project], partitions: int, count
         "with_champion": sum(b'"champion_version":1' in value for _, value in faulty),
         "dead_letters": sum(s.books.events.dead_lettered + s.books.labels.dead_lettered for s in states[1]),
         "imbalances": [line for found in states for state in found for line in state.books.imbalances()],
-        "terms": [state for state in (c.term for c in map(Checkpoints(projects[1]).load, range(partitions)) if c)],
+        "terms": [found.term for found in map(Checkpoints(projects[1]).load, range(partitions)) if found],
     }
 
 

@@ -33,6 +33,9 @@ _POLL_RECORDS = 2_000
 _STATUS_EVERY_S = 0.5
 _RETRY_S = 5
 _TRIM_ENTRIES = 1_000
+_REOPEN_SHARE = (
+    0.5  # of the session time-out: several heartbeats, so that a partition which is another's is lost by then
+)
 
 
 class Worker:
@@ -239,7 +242,8 @@ class Worker:
             except FencedError as error:
                 self._drop(number, f"was taken over ({error})")
                 # if it is still ours then, nobody else had it: a transaction only took too long
-                self._reopen_at[number] = time.monotonic() + self._settings.state.session_timeout / 1000
+                pause_s = _REOPEN_SHARE * self._settings.state.session_timeout / 1000
+                self._reopen_at[number] = time.monotonic() + pause_s
 
     def _commit_if_wanted(self, partition: Partition) -> None:
         partition.settle()

@@ -91,7 +91,7 @@ def test_compacted_tables_give_the_same(tmp_path):
     machine, _ = worked(project, shuffled("binary"))
     store = TableStore(project.tables)
     for table in ("predictions", "examples"):
-        assert store.maintain(table, keep_versions=[], retention_hours=0).files_added == 1
+        assert store.maintain(table, keep_versions=list, retention_hours=0).files_added == 1
     again(project)
     assert parts(Checkpoints(project).load(0).state, LEARNERS) == parts(machine.state, LEARNERS)
 

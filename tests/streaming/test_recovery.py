@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import pytest
-from stream_lab import digest, easy_stream, make_project
+from stream_lab import MINUTE, START, FakeChampion, digest, easy_stream, make_project
 from worker_lab import (
+    DEAD,
+    JOURNAL,
     Killed,
     KillingPhases,
+    Source,
     fill,
     rows_of,
     run,
     values,
+    watching,
     with_clocks,
 )
 
 import streaming.decisions as decisions_module
 import streaming.partition as partition_module
 import streaming.worker as worker_module
+from core.errors import CheckpointError
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
 from streaming.memory_broker import MemoryBroker
+from streaming.phases import Phases
+from streaming.transport import OutRecord
 
 PHASES = ["poll", "step", "journal", "produce", "commit", "table flush"]
 SNAPSHOT_PHASES = ["snapshot write", "snapshot fsync", "snapshot rename"]
@@ -69,3 +79,93 @@ def test_a_kill_in_any_phase_changes_nothing(tmp_path, whole, phase, nth, after,
         assert list(dict.fromkeys(published)) == predictions, "what comes again is equal"
     assert {table: rows_of(project, table) for table in tables} == tables
     assert finished.books.imbalances() == []
+
+
+def as_it_comes(count: int) -> list[OutRecord]:
+    """A stream without words about time, so that order depends on what has been polled."""
+    return easy_stream("binary", count)
+
+
+@pytest.mark.parametrize("nth", [3, 9, 20])
+def test_outside_of_lockstep_the_decided_order_is_repeated_and_nothing_is_published_otherwise(tmp_path, nth):
+    stream = as_it_comes(120)
+    project, broker = project_in(tmp_path, order={"max_wait": "1ms"}), fill(MemoryBroker(), stream)
+    watcher = watching(Source(7, 0, FakeChampion(7, lambda row: 0.3)))
+    with pytest.raises(Killed):
+        run(project, broker, phases=KillingPhases("commit", nth), watcher=watcher, lockstep=False)
+    before = values(broker)
+
+    watcher = watching(Source(7, 0, FakeChampion(7, lambda row: 0.3)))
+    finished = run(project, broker, watcher=watcher, lockstep=False)
+
+    published = [json.loads(value) for value in values(broker)]
+    assert values(broker)[: len(before)] == before
+    assert Counter(one["id"] for one in published) == Counter(f"e{number}" for number in range(120))
+    assert finished.books.imbalances() == []
+    rows = rows_of(project, PREDICTIONS)
+    assert {row["id"]: row["p_served"] for row in rows} == {one["id"]: one["prediction"] for one in published}
+
+
+def test_the_whole_journal_alone_leads_to_the_same_state(tmp_path):
+    """Snapshots only save time: without any, everything follows from the logs."""
+    stream = as_it_comes(150)
+    project, broker = project_in(tmp_path / "a", order={"max_wait": "1ms"}), fill(MemoryBroker(), stream)
+    watcher = watching(Source(3, 0))
+    expected = run(project, broker, watcher=watcher, lockstep=False)
+    published = values(broker)
+
+    other = project_in(tmp_path / "b", order={"max_wait": "1ms"})
+    repeated = run(other, broker, watcher=watching(Source(3, 0)), lockstep=False)
+
+    assert digest(repeated.partitions[0].state) == digest(expected.partitions[0].state)
+    assert values(broker) == published, "what was committed is not published again"
+    assert rows_of(other, EXAMPLES) == rows_of(project, EXAMPLES)
+
+
+def test_code_that_gives_other_predictions_than_before_is_noticed(tmp_path):
+    code = "def features(fields):\n    return {'x': fields['x'] * %s}\n"
+    how = {"features": {"function": "code.py:features", "outputs": {"x": "number"}}}
+    project = project_in(tmp_path, code=code % 1, **how)
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 100)))
+    run(project, broker)
+    changed = project_in(tmp_path / "changed", code=code % 2, **how)
+
+    with pytest.raises(CheckpointError, match=r"other predictions than were published.*rebuild-state"):
+        run(changed, broker)
+
+
+def test_a_champion_that_is_needed_to_repeat_is_waited_for(tmp_path):
+    stream = with_clocks(easy_stream("binary", 100))
+    project, broker = project_in(tmp_path), fill(MemoryBroker(), stream)
+    with pytest.raises(Killed):
+        run(project, broker, phases=KillingPhases("snapshot write", 2), watcher=watching(Source(4, START + 5 * MINUTE)))
+    published = values(broker)
+
+    waits = run(project, broker, until=lambda one: one.partitions and not one.partitions[0].work())
+    assert not waits.partitions[0].is_live
+    assert values(broker) == published
+
+    finished = run(project, broker, watcher=watching(Source(4, START + 5 * MINUTE)))
+    assert finished.books.events.predicted == 100
+    assert len(values(broker)) == 100
+
+
+def test_a_bad_record_is_published_once_whatever_is_killed(tmp_path):
+    bad = OutRecord("small.events", b"k", b"{", START + 5)
+    stream = sorted([bad, *easy_stream("binary", 50)], key=lambda record: record.timestamp)
+    project, broker = project_in(tmp_path), fill(MemoryBroker(), with_clocks(stream))
+    with pytest.raises(Killed):
+        run(project, broker, phases=KillingPhases("table flush", 1))
+    run(project, broker)
+    assert len(broker.records(DEAD)) == 1
+
+
+def test_the_journal_has_one_entry_a_commit_and_one_a_take_over(tmp_path):
+    project, broker = project_in(tmp_path), fill(MemoryBroker(), with_clocks(easy_stream("binary", 60)))
+    phases = Phases()
+    run(project, broker, phases=phases)
+    run(project, broker, until=lambda one: len(one.partitions) == 1)
+    entries = broker.records(JOURNAL)
+    assert sum(b"takeover" in (entry.value or b"") for entry in entries) == 2
+    assert len(entries) > 4
+    assert phases.current == []
