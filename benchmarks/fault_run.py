@@ -207,6 +207,18 @@ class FaultRun:
         return {int(number) for number in status.get("partitions") or {}}
 
     def _end(self) -> None:
+        """Let the workers leave; where the last was killed in that, let another one find its end."""
+        if self._stop_all() == 0:
+            return
+        self._kills, self._workers = [], []
+        self._start()
+        deadline = time.monotonic() + 120.0
+        while not self._owns_all(self._workers[0]) and time.monotonic() < deadline:
+            time.sleep(_EVERY_S)
+        self._stop_all()
+
+    def _stop_all(self) -> int:
+        """Ask all workers to leave; return how many were killed instead."""
         for worker in self._workers:
             worker.process.send_signal(signal.SIGTERM)
         for worker in self._workers:
@@ -214,6 +226,15 @@ class FaultRun:
                 worker.process.wait(120)
             except subprocess.TimeoutExpired:
                 worker.process.kill()
+                worker.process.wait()
+        killed = [worker.kill[0] for worker in self._workers if worker.kill and worker.process.returncode == _KILLED]
+        self._faults.kills.update(killed)
+        return sum(worker.process.returncode != 0 for worker in self._workers)
+
+    def _owns_all(self, worker: _Worker) -> bool:
+        status = read_status(self._project.status, "worker", worker.name) or {}
+        found = status.get("partitions") or {}
+        return len(found) == self._watch.partitions and all(part["phase"] == "running" for part in found.values())
 
 
 class Progress:

@@ -22,6 +22,7 @@ from streaming.kafka_access import CLOSE_TIMEOUT_S, FOREIGN, REQUEST_TIMEOUT_MS,
 from streaming.transport import Consumer, Rebalance, TopicPartition
 
 _PAUSE_S = 0.02
+_POLL_MS = 500
 _HEARTBEATS_PER_SESSION = 4
 _RELEASE_S = 60.0
 
@@ -44,7 +45,6 @@ class GroupMembership:
     def __init__(self, access: Access, group: str, topic: str, session_timeout_ms: int) -> None:
         self.group = group
         self._access = access
-        self._lock = threading.Lock()
         self._changes = _Changes()
         self._stop = threading.Event()
         self._error: BrokerError | None = None
@@ -84,11 +84,7 @@ class GroupMembership:
         """
         offsets = {KafkaPartition(*place): OffsetAndMetadata(at, "", -1) for place, at in positions.items()}
 
-        def commit() -> None:
-            with self._lock:
-                self._consumer.commit(offsets, timeout_ms=REQUEST_TIMEOUT_MS)
-
-        self._access.retry("committing offsets", commit)
+        self._access.retry("committing offsets", lambda: self._consumer.commit(offsets, timeout_ms=REQUEST_TIMEOUT_MS))
 
     def close(self) -> None:
         """Leave the group."""
@@ -101,10 +97,10 @@ class GroupMembership:
             log.warning("leaving the group %s: %s", self.group, error)
 
     def _run(self) -> None:
-        while not self._stop.wait(_PAUSE_S):
+        # kafka-python 3.0.12 starts a join over that ended between two polls: so hardly any time may pass between them
+        while not self._stop.is_set():
             try:
-                with self._lock:
-                    self._consumer.poll(0)
+                self._consumer.poll(_POLL_MS)
             except FOREIGN as error:
                 if not is_transient(error):
                     self._error = broker_error(error, self._access.address, f"belonging to group {self.group}")
