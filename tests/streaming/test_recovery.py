@@ -51,7 +51,7 @@ def project_in(folder, **changes):
 def whole(tmp_path_factory):
     """The uninterrupted run: its state's digest, its predictions and its rows."""
     project = project_in(tmp_path_factory.mktemp("whole"))
-    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 150)))
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 70)))
     worker = run(project, broker)
     tables = {table: rows_of(project, table) for table in (PREDICTIONS, EXAMPLES, CORRECTIONS)}
     return digest(worker.partitions[0].state), values(broker), tables
@@ -59,11 +59,11 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("transactional", [True, False])
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("nth", [1, 2, 5])
+@pytest.mark.parametrize("nth", [1, 3])
 @pytest.mark.parametrize("phase", PHASES + SNAPSHOT_PHASES)
 def test_a_kill_in_any_phase_changes_nothing(tmp_path, whole, phase, nth, after, transactional):
     project = project_in(tmp_path)
-    broker = fill(MemoryBroker(transactional=transactional), with_clocks(easy_stream("binary", 150)))
+    broker = fill(MemoryBroker(transactional=transactional), with_clocks(easy_stream("binary", 70)))
     phases = KillingPhases(phase, nth, after=after)
     with pytest.raises(Killed):
         run(project, broker, phases=phases)
@@ -86,7 +86,7 @@ def as_it_comes(count: int) -> list[OutRecord]:
     return easy_stream("binary", count)
 
 
-@pytest.mark.parametrize("nth", [3, 9, 20])
+@pytest.mark.parametrize("nth", [2, 5, 9])
 def test_outside_of_lockstep_the_decided_order_is_repeated_and_nothing_is_published_otherwise(tmp_path, nth):
     stream = as_it_comes(120)
     project, broker = project_in(tmp_path, order={"max_wait": "1ms"}), fill(MemoryBroker(), stream)
@@ -123,12 +123,12 @@ def test_the_whole_journal_alone_leads_to_the_same_state(tmp_path):
 
 
 def test_code_that_gives_other_predictions_than_before_is_noticed(tmp_path):
-    code = "def features(fields):\n    return {'x': fields['x'] * %s}\n"
+    code = "def features(fields):\n    return {'x': fields['%s']}\n"
     how = {"features": {"function": "code.py:features", "outputs": {"x": "number"}}}
-    project = project_in(tmp_path, code=code % 1, **how)
+    project = project_in(tmp_path, code=code % "x", **how)
     broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 100)))
     run(project, broker)
-    changed = project_in(tmp_path / "changed", code=code % 2, **how)
+    changed = project_in(tmp_path / "changed", code=code % "z", **how)
 
     with pytest.raises(CheckpointError, match=r"other predictions than were published.*rebuild-state"):
         run(changed, broker)
