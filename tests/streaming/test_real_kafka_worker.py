@@ -1,0 +1,169 @@
+"""Workers on a real Apache Kafka: what only transactions and a consumer group can show."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from dataclasses import replace
+
+import pytest
+from stream_lab import easy_stream, make_project
+from worker_lab import Killed, KillingPhases, rows_of, with_clocks
+
+from core.errors import FencedError
+from core.tables import EXAMPLES
+from streaming.kafka_client import KafkaBroker
+from streaming.phases import Phases
+from streaming.transport import OutRecord, TopicPartition
+from streaming.worker import Worker
+
+pytestmark = pytest.mark.kafka
+PATIENCE_S = 90.0
+
+
+@pytest.fixture
+def broker(kafka) -> KafkaBroker:
+    return KafkaBroker(kafka.bootstrap_servers)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"small-{uuid.uuid4().hex[:8]}"
+
+
+def project_in(folder, name: str, partitions: int = 1):
+    state = {"session_timeout": "6s", "commit_every": "20ms", "recover_within": "200ms"}
+    topics = {
+        topic: f"{name}.{topic.replace('_', '-')}"
+        for topic in ("events", "labels", "predictions", "dead_letters", "journal")
+    }
+    return make_project(folder, name=name, topics={**topics, "partitions": partitions}, state=state)
+
+
+def publish(broker: KafkaBroker, name: str, records: list[OutRecord], partitions: int) -> dict[TopicPartition, int]:
+    """Fill the topics; return where they end."""
+    topics = [f"{name}.{kind}" for kind in ("events", "labels")]
+    broker.create_topics(dict.fromkeys(topics, partitions), kept=topics)
+    producer = broker.producer()
+    for record in records:
+        producer.send(replace(record, topic=record.topic.replace("small.", f"{name}.")))
+    producer.close()
+    places = [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
+    return {place: len(read(broker, place)) for place in places}
+
+
+def read(broker: KafkaBroker, place: TopicPartition) -> list[bytes | None]:
+    consumer = broker.consumer(f"read-{uuid.uuid4().hex}")
+    consumer.assign({place: 0})
+    found, quiet_since = [], time.monotonic()
+    while time.monotonic() - quiet_since < 1.5:
+        for record in consumer.poll(100, 1_000):
+            found.append(record.value)
+            quiet_since = time.monotonic()
+    consumer.close()
+    return found
+
+
+class Running:
+    """A worker in a thread."""
+
+    def __init__(self, project, broker, instance: str) -> None:
+        self.worker = Worker(project, broker, None, lockstep=True, instance=instance)
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.worker.run, args=[self.stop], daemon=True)
+        self.thread.start()
+
+    def leave(self) -> None:
+        self.stop.set()
+        self.thread.join(PATIENCE_S)
+        assert not self.thread.is_alive()
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.05)
+
+
+def is_done(worker: Worker, ends: dict[TopicPartition, int]) -> bool:
+    at = {place: offset for part in worker.partitions.values() for place, offset in part.positions().items()}
+    return all(at.get(place, 0) >= end for place, end in ends.items())
+
+
+def test_outputs_and_offsets_are_committed_together_and_the_fence_holds(broker, name):
+    topics = [f"{name}.out", f"{name}.in"]
+    broker.create_topics(dict.fromkeys(topics, 1))
+    member = broker.membership(f"group-{name}", f"{name}.in", 6_000)
+    place, journal = TopicPartition(f"{name}.in", 0), OutRecord(f"{name}.out", b"j", b"journal", None, 0)
+    first, second = (broker.publisher(name, member, Phases(), exactly_once=True) for _ in range(2))
+    first.take_over()
+    assert first.commit(journal, [OutRecord(f"{name}.out", b"k", b"1", 1_000, 0)], {place: 7}) == 1
+    second.take_over()
+
+    with pytest.raises(FencedError):
+        first.commit(journal, [OutRecord(f"{name}.out", b"k", b"2", 1_000, 0)], {place: 8})
+
+    second.commit(None, [OutRecord(f"{name}.out", b"k", b"3", 1_000, 0)], {place: 9})
+    consumer = broker.consumer(f"group-{name}")
+    assert consumer.committed([place]) == {place: 9}
+    assert read(broker, TopicPartition(f"{name}.out", 0)) == [b"journal", b"1", b"3"]
+    for client in (consumer, first, second, member):
+        client.close()
+
+
+@pytest.mark.parametrize("phase", ["journal", "produce", "commit"])
+def test_a_kill_inside_a_transaction_leaves_each_prediction_once(tmp_path, broker, name, phase):
+    project = project_in(tmp_path, name)
+    ends = publish(broker, name, with_clocks(easy_stream("binary", 120)), 1)
+    with pytest.raises(Killed):
+        Worker(project, broker, None, lockstep=True, phases=KillingPhases(phase, 2, after=True)).run(threading.Event())
+
+    finished = Worker(project, broker, None, lockstep=True)
+    finished.run(threading.Event(), until=lambda one: bool(one.partitions) and is_done(one, ends))
+
+    published = read(broker, TopicPartition(f"{name}.predictions", 0))
+    assert len(published) == len(set(published)) == 120
+    assert len(rows_of(project, EXAMPLES)) == 120
+    assert finished.books.imbalances() == []
+
+
+def test_partitions_move_between_workers_with_what_they_learned(tmp_path, broker, name):
+    partitions = 2
+    project = project_in(tmp_path, name, partitions)
+    stream = with_clocks(easy_stream("binary", 300), partitions=partitions)
+    publish(broker, name, stream[: len(stream) // 2], partitions)
+    first = Running(project, broker, "first")
+    wait_for(lambda: len(first.worker.partitions) == partitions)
+    second = Running(project, broker, "second")
+    wait_for(lambda: len(second.worker.partitions) == 1 and len(first.worker.partitions) == 1)
+    ends = publish(broker, name, stream[len(stream) // 2 :], partitions)
+    first.leave()
+    wait_for(lambda: is_done(second.worker, ends))
+    second.leave()
+
+    ids = [row["id"] for row in rows_of(project, EXAMPLES)]
+    assert len(ids) == len(set(ids)) == 300
+    assert second.worker.books.imbalances() == []
+    values = [value for n in range(partitions) for value in read(broker, TopicPartition(f"{name}.predictions", n))]
+    assert len(values) == len(set(values)) == 300
+
+
+def test_a_broker_that_is_killed_is_waited_for(tmp_path, broker, kafka, name):
+    project = project_in(tmp_path, name)
+    stream = with_clocks(easy_stream("binary", 200))
+    publish(broker, name, stream[:200], 1)
+    worker = Running(project, broker, "")
+    wait_for(lambda: worker.worker.books.events.received > 50)
+    kafka.kill()
+    assert not kafka.is_running
+    kafka.start()
+    ends = publish(broker, name, stream[200:], 1)
+    if not worker.thread.is_alive():  # its commit could not be known: the command line starts another
+        worker = Running(project, broker, "")
+    wait_for(lambda: is_done(worker.worker, ends))
+    worker.leave()
+
+    ids = [row["id"] for row in rows_of(project, EXAMPLES)]
+    assert len(ids) == len(set(ids)) == 200
