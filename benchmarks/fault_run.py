@@ -149,7 +149,7 @@ class FaultRun:
             self._start()
 
     def _start(self) -> None:
-        armed = any(worker.kill for worker in self._workers)
+        armed = self._watch.expects or any(worker.kill for worker in self._workers)
         kill = self._kills.pop(0) if self._kills and not armed else None
         self._started += 1
         name = f"w{self._started}"
@@ -166,8 +166,10 @@ class FaultRun:
         """Rearm a worker for the next kill, or do one of the other faults, when the one before is over."""
         now = time.monotonic()
         idle = [worker for worker in self._workers if worker.kill is None and self._owned(worker)]
-        if not self._others or now < self._next_other or not idle or self._watch.expects:
-            if self._kills and not any(worker.kill for worker in self._workers) and len(idle) == self._wanted:
+        if self._watch.expects or len(idle) < self._wanted:
+            return
+        if not self._others or now < self._next_other:
+            if self._kills:
                 self._leave(idle[0], "rearmed")
             return
         fault = self._others.pop()

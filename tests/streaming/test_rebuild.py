@@ -164,7 +164,7 @@ def test_what_waits_comes_from_the_tables_when_the_snapshot_cannot_tell(tmp_path
     assert state.books.labels.orphaned == books.labels.orphaned + books.labels.waiting
     assert state.books.events.pending == state.join.pending
     assert parts(state, LEARNERS) == parts(machine.state, LEARNERS)
-    assert state.vocabulary._known == machine.state.vocabulary._known
+    assert parts(state, ["vocabulary"]) == parts(machine.state, ["vocabulary"])
     pending = {row["id"] for row in TableStore(project.tables).read("predictions").to_pylist()}
     pending -= {row["id"] for row in TableStore(project.tables).read("examples").to_pylist()}
     known = {event_id for event_id in pending if state.join.knows(event_id)}
