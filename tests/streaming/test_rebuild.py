@@ -67,6 +67,11 @@ def again(project):
     return rebuild(project, 0, Checkpoints(project), lambda done, total: None)
 
 
+def known_of(vocabulary):
+    """Every value that it tells apart; how often it had to say <other> cannot be known again."""
+    return {name: value for name, value in vars(vocabulary).items() if name != "overflowed"}
+
+
 def parts(state, names):
     return {name: digest_of(getattr(state, name)) for name in names}
 
@@ -164,7 +169,7 @@ def test_what_waits_comes_from_the_tables_when_the_snapshot_cannot_tell(tmp_path
     assert state.books.labels.orphaned == books.labels.orphaned + books.labels.waiting
     assert state.books.events.pending == state.join.pending
     assert parts(state, LEARNERS) == parts(machine.state, LEARNERS)
-    assert parts(state, ["vocabulary"]) == parts(machine.state, ["vocabulary"])
+    assert known_of(state.vocabulary) == known_of(machine.state.vocabulary)
     pending = {row["id"] for row in TableStore(project.tables).read("predictions").to_pylist()}
     pending -= {row["id"] for row in TableStore(project.tables).read("examples").to_pylist()}
     known = {event_id for event_id in pending if state.join.knows(event_id)}
