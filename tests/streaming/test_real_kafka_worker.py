@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from stream_lab import easy_stream, make_project
-from worker_lab import Killed, KillingPhases, rows_of, with_clocks
+from worker_lab import Killed, KillingPhases, Running, rows_of, wait_for, with_clocks
 
 from core.errors import FencedError
 from core.tables import EXAMPLES
@@ -19,7 +19,6 @@ from streaming.transport import OutRecord, TopicPartition
 from streaming.worker import Worker
 
 pytestmark = pytest.mark.kafka
-PATIENCE_S = 90.0
 
 
 @pytest.fixture
@@ -63,28 +62,6 @@ def read(broker: KafkaBroker, place: TopicPartition) -> list[bytes | None]:
             quiet_since = time.monotonic()
     consumer.close()
     return found
-
-
-class Running:
-    """A worker in a thread."""
-
-    def __init__(self, project, broker, instance: str) -> None:
-        self.worker = Worker(project, broker, None, lockstep=True, instance=instance)
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.worker.run, args=[self.stop], daemon=True)
-        self.thread.start()
-
-    def leave(self) -> None:
-        self.stop.set()
-        self.thread.join(PATIENCE_S)
-        assert not self.thread.is_alive()
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "nothing came of it"
-        time.sleep(0.05)
 
 
 def is_done(worker: Worker, ends: dict[TopicPartition, int]) -> bool:

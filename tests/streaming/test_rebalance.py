@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 import pytest
 from stream_lab import digest, easy_stream, make_project
-from worker_lab import fill, rows_of, run, values, with_clocks
+from worker_lab import Running, fill, rows_of, run, values, wait_for, with_clocks
 
 import streaming.worker as worker_module
 from core.errors import FencedError
@@ -19,35 +16,12 @@ from streaming.transport import OutRecord, TopicPartition
 from streaming.worker import Worker
 
 PARTITIONS = 3
-PATIENCE_S = 30.0
 
 
 @pytest.fixture(autouse=True)
 def _short_polls(monkeypatch):
     monkeypatch.setattr(worker_module, "_POLL_MS", 5)
     monkeypatch.setattr(worker_module, "_POLL_RECORDS", 30)
-
-
-class Running:
-    """A worker in a thread."""
-
-    def __init__(self, project, broker, name: str) -> None:
-        self.worker = Worker(project, broker, None, lockstep=True, instance=name)
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.worker.run, args=[self.stop], daemon=True)
-        self.thread.start()
-
-    def leave(self) -> None:
-        self.stop.set()
-        self.thread.join(PATIENCE_S)
-        assert not self.thread.is_alive()
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "nothing came of it"
-        time.sleep(0.005)
 
 
 def committed(broker) -> int:

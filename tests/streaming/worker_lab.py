@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 
 from stream_lab import EVENTS, LABELS, MINUTE, START, FakeChampion
@@ -15,6 +16,7 @@ from streaming.phases import Phase, Phases
 from streaming.transport import OutRecord
 from streaming.worker import Worker
 
+PATIENCE_S = 90.0
 PREDICTED, DEAD, JOURNAL = "small.predictions", "small.dead-letters", "small.journal"
 
 
@@ -90,6 +92,28 @@ class KillingPhases(Phases):
         with outer:
             yield
         raise Killed(self._phase)
+
+
+class Running:
+    """A worker in a thread."""
+
+    def __init__(self, project, broker, instance: str) -> None:
+        self.worker = Worker(project, broker, None, lockstep=True, instance=instance)
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.worker.run, args=[self.stop], daemon=True)
+        self.thread.start()
+
+    def leave(self) -> None:
+        self.stop.set()
+        self.thread.join(PATIENCE_S)
+        assert not self.thread.is_alive()
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.01)
 
 
 class Source:
