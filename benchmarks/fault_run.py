@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,13 +117,15 @@ class FaultRun:
         self._workers: list[_Worker] = []
         self._started = 0
 
-    def run(self, schedule: Schedule, server: KafkaServer | None, faults: Faults | None = None) -> float:
-        """Work until the end; return the seconds it took."""
+    def run(
+        self, schedule: Schedule, server: KafkaServer | None, feeding: Future[Any], faults: Faults | None = None
+    ) -> float:
+        """Work until all that is fed is committed; return the seconds it took."""
         began = time.monotonic()
         self._faults, self._server = faults or Faults(), server
         self._kills, self._others = list(schedule.kills), schedule.others()
         self._next_other = time.monotonic() + 15.0
-        self._watch = Progress(self._project, self._broker)
+        self._watch = Progress(self._project, self._broker, feeding)
         try:
             while not self._watch.is_done():
                 if time.monotonic() - began > _LONGEST_S:
@@ -242,12 +245,14 @@ class FaultRun:
 class Progress:
     """Watches the committed offsets: when all is done, and when partitions go on after a fault."""
 
-    def __init__(self, project: Project, broker: KafkaBroker) -> None:
+    def __init__(self, project: Project, broker: KafkaBroker, feeding: Future[Any]) -> None:
         settings = project.settings
         self.partitions = broker.describe([settings.events_topic]).partitions[settings.events_topic]
         self._consumer = broker.consumer(f"headrace-{settings.name}")
         self._places = [TopicPartition(t, n) for t in settings.input_topics for n in range(self.partitions)]
-        self._ends = _ends(broker, self._places)
+        self._feeding = feeding
+        self._ends_found: dict[TopicPartition, int] | None = None
+        self._broker = broker
         self._at: dict[TopicPartition, int] = {}
         self._expected: list[tuple[str, float, set[int]]] = []
 
@@ -258,7 +263,7 @@ class Progress:
 
     def is_done(self) -> bool:
         """Tell whether everything is committed."""
-        return all(self._at.get(place, 0) >= self._ends[place] for place in self._places)
+        return self._all_at_end(self._places)
 
     def expect(self, fault: str, partitions: set[int]) -> None:
         """From now on measure how long it takes until these partitions go on."""
@@ -269,13 +274,21 @@ class Progress:
         """Read the committed offsets."""
         before, self._at = self._at, self._consumer.committed(self._places) or self._at
         moved = {p.partition for p, at in self._at.items() if at > before.get(p, 0)}
-        done = {n for n in range(self.partitions) if all(self._at.get(p, 0) >= self._ends[p] for p in self._of(n))}
+        done = {number for number in range(self.partitions) if self._all_at_end(self._of(number))}
         for expected in list(self._expected):
             fault, since, waiting = expected
             waiting.difference_update(moved | done)
             if not waiting:
                 self._expected.remove(expected)
                 faults.went_on.setdefault(fault, []).append(time.monotonic() - since)
+
+    def _all_at_end(self, places: list[TopicPartition]) -> bool:
+        if not self._feeding.done():
+            return False
+        if self._ends_found is None:
+            self._feeding.result()
+            self._ends_found = _ends(self._broker, self._places)
+        return all(self._at.get(place, 0) >= self._ends_found[place] for place in places)
 
     def _of(self, number: int) -> list[TopicPartition]:
         return [place for place in self._places if place.partition == number]

@@ -2,8 +2,8 @@
 
 ``python benchmarks/faults.py --events 100000 --kills 20 --partitions 4 --seed 1 --json out.json``
 
-Both runs read the same topics, filled beforehand, with other poll sizes and another number of workers. A champion is
-swapped in half-way. Compared at the end, partition by partition: the canonical digest of the state, every published
+Both runs read the same topics, filled beforehand or (`--rate`) during the run under faults, with other poll sizes and
+another number of workers. A champion is swapped in half-way. Compared at the end, partition by partition: the canonical digest of the state, every published
 prediction as bytes (floats in full), and the rows of the tables. Other faults: workers that leave and come back
 (`--leaves`), kills of the broker (`--broker-kills`), workers that stand still past every time-out (`--stops`), bad
 records (`--bad`).
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -77,23 +78,25 @@ def main() -> int:
         ]
         for project in projects:
             ensure_topics(broker, project.settings)
-        counts = fill(broker, given, projects[0])
-        say(f"{counts.events:,} events, {counts.labels:,} labels and {counts.bad:,} bad records are in the topics")
+        feeding = stack.enter_context(ThreadPoolExecutor(1)).submit(fill, broker, given)
+        if not given.rate:
+            feeding.result()
         champion_at = START + given.events * STEP_MS // 2
         runs = [
             FaultRun(project, broker, address, champion_at, workers, poll, transactional=server is not None)
             for project, workers, poll in ((projects[0], 1, 2_000), (projects[1], given.workers, 700))
         ]
-        steady_s = runs[0].run(Schedule.none(), None)
-        say(f"uninterrupted: {steady_s:.0f} s")
         faults = Faults()
-        faulty_s = runs[1].run(_schedule(given), server, faults)
+        faulty_s = runs[1].run(_schedule(given), server, feeding, faults)
         say(f"under faults: {faulty_s:.0f} s, {faults.as_dict()}")
-        result = compare(broker, projects, given.partitions, counts)
+        steady_s = runs[0].run(Schedule.none(), None, feeding)
+        say(f"uninterrupted: {steady_s:.0f} s")
+        result = compare(broker, projects, given.partitions, feeding.result())
     result |= {
         "broker": given.broker,
         "partitions": given.partitions,
         "seed": given.seed,
+        "events_per_s": given.rate or None,
         **faults.as_dict(),
         "seconds": {"steady": round(steady_s, 1), "faulty": round(faulty_s, 1)},
         "all_seconds": round(time.monotonic() - began, 1),
@@ -111,13 +114,18 @@ def is_exact(result: dict[str, Any]) -> bool:
     return bool(exact and result["missing"] == 0 and (result["duplicates"] == 0 or result["broker"] == "embedded"))
 
 
-def fill(broker: KafkaBroker, given: argparse.Namespace, project: Project) -> Counts:
-    """Publish the stream, and say at its end that time has passed."""
+def fill(broker: KafkaBroker, given: argparse.Namespace) -> Counts:
+    """Publish the stream, at its rate if one is given, and say at its end that time has passed."""
     counts = Counts()
     producer = broker.producer()
+    began = time.monotonic()
     for record in stream("made", given.events, given.seed, given.bad, counts):
+        ahead_s = counts.events / given.rate - (time.monotonic() - began) if given.rate else 0.0
+        if ahead_s > 0.01:
+            time.sleep(ahead_s)
         producer.send(record)
     producer.flush()
+    say(f"{counts.events:,} events, {counts.labels:,} labels and {counts.bad:,} bad records are in the topics")
     for record in clock_records("made", given.partitions, START + given.events * STEP_MS + 3 * HORIZON_MS):
         producer.send(record)
     producer.close()
@@ -201,6 +209,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--broker-kills", type=int, default=0)
     parser.add_argument("--stops", type=int, default=0, help="workers that stand still past the session time-out")
     parser.add_argument("--bad", type=float, default=0.0, help="share of bad records")
+    parser.add_argument("--rate", type=float, default=0.0, help="events/s to publish meanwhile; all beforehand if 0")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.broker == "embedded":
