@@ -16,8 +16,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from core.errors import CheckpointError
@@ -26,17 +25,17 @@ from core.project import Project
 from core.store import TableStore
 from streaming.champion import Champion
 from streaming.checkpoint import Checkpoints, Snapshot
+from streaming.commits import Commits, Work
 from streaming.decisions import BATCH, Decision, LiveOrder, ScriptedOrder
-from streaming.journal import Action, Entry, Ownership, Swap, digest_of, journal_record
+from streaming.intake import Intake
+from streaming.journal import Ownership, Swap, digest_of
 from streaming.key_check import KeyCheck
-from streaming.machine import Machine, Output, State
+from streaming.machine import Machine, State
 from streaming.messages import messages_of
 from streaming.phases import Phases
 from streaming.table_writer import TableWriter
-from streaming.transport import OutRecord, Publisher, RawRecord, TopicPartition
+from streaming.transport import Publisher, RawRecord, TopicPartition
 
-_MAX_BACKLOG, _MAX_BACKLOG_BYTES = 20_000, 128 << 20
-_MAX_UNCOMMITTED = 4_096
 _SNAPSHOT_SHARE = 10
 _SNAPSHOTS_KEPT = 2
 _MAX_UNWRITTEN = 4  # times state.flush_rows: rows that may wait while the disk is full
@@ -64,17 +63,6 @@ class Place:
     partitions: int
     cluster_id: str
     at: Ownership
-
-
-@dataclass
-class _Uncommitted:
-    """What was stepped through since the last commit."""
-
-    step: int
-    since: float = 0.0
-    actions: list[Action] = field(default_factory=list)
-    outputs: list[Output] = field(default_factory=list)
-    messages: list[OutRecord] = field(default_factory=list)
 
 
 class Partition:
@@ -130,7 +118,6 @@ class Partition:
         self._machine = machine
         self._script: ScriptedOrder | None = script
         self._journal = journal
-        self._publisher = publisher
         self._champion = champion
         self._published = published
         self._verify = verify
@@ -138,16 +125,15 @@ class Partition:
         self._lockstep = lockstep
         self._live = LiveOrder(settings, self.state.topic_clocks, lockstep=lockstep)
         self._writer = TableWriter(TableStore(project.tables), settings, place.number)
-        self._fresh = _Uncommitted(self.state.step)
-        self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{place.number}")
-        self._committing: tuple[Future[int], list[Output]] | None = None
+        self._work = Work(self.state.step)
+        entries = TopicPartition(settings.journal_topic, place.number)
+        self._commits = Commits(publisher, entries, place.at.owner, settings.state.commit_every / 1000)
         self._needs_flush = False
         self._opened = self._snapshot_at = self._flushed_at = time.monotonic()
         self._snapshot_step = self.state.step
         self._busy_s = self._snapshot_cost_s = 0.0
         self._keys = KeyCheck(settings, place.number, place.partitions)
-        self._read_to: dict[TopicPartition, int] = {}
-        self._waiting_bytes = dict.fromkeys(settings.input_topics, 0)
+        self._intake = Intake([TopicPartition(topic, place.number) for topic in settings.input_topics])
         self._events_before = self.state.books.events.received
         self._journals_kept: deque[int] = deque(maxlen=_SNAPSHOTS_KEPT)
         self._waits_for: int | None = self.state.champion_version
@@ -186,12 +172,11 @@ class Partition:
     def push(self, record: RawRecord) -> None:
         """Take in a polled record."""
         (self._live if self._script is None else self._script).push(record)
-        self._read_to[TopicPartition(record.topic, self.number)] = record.offset + 1
-        self._waiting_bytes[record.topic] += _size(record)
+        self._intake.add(record)
 
     def read_from(self) -> dict[TopicPartition, int]:
         """Return the offset of each input topic from which records have not been taken in."""
-        return {**self.positions(), **self._read_to}
+        return self._intake.read_from(self.positions())
 
     def excuse_silence(self) -> None:
         """See `streaming.ordering.Merger.excuse_silence`."""
@@ -199,12 +184,7 @@ class Partition:
 
     def full(self) -> list[TopicPartition]:
         """Return the topics that should not be polled now, because the others lag behind."""
-        order = self._live if self._script is None else self._script
-        return [
-            TopicPartition(topic, self.number)
-            for topic in self._settings.input_topics
-            if order.backlog(topic) > _MAX_BACKLOG or self._waiting_bytes[topic] > _MAX_BACKLOG_BYTES
-        ]
+        return self._intake.full((self._live if self._script is None else self._script).backlog)
 
     def offer(self, champion: Champion) -> None:
         """Let `champion` serve: from the next record on, in lockstep from its event time on."""
@@ -237,22 +217,11 @@ class Partition:
 
     @property
     def wants_commit(self) -> bool:
-        """Whether what was stepped through has waited long enough, or is enough, or time was said to have come.
-
-        While the commit before is still on its way, only when it is more than should wait.
-        """
-        fresh = self._fresh
-        if self._script is not None or not fresh.actions:
-            return False
-        if self._committing is not None:
-            return len(fresh.messages) >= _MAX_UNCOMMITTED
-        waited = time.monotonic() - fresh.since >= self._settings.state.commit_every / 1000
-        return waited or self._needs_flush or len(fresh.messages) >= _MAX_UNCOMMITTED
+        """See `streaming.commits.Commits.is_due`; at once where time was said to have come."""
+        return self._script is None and self._commits.is_due(self._work, at_once=self._needs_flush)
 
     def commit(self) -> None:
-        """Begin to make durable what was stepped through: journal, outputs and offsets; one commit at a time.
-
-        It goes on in a thread, mostly waiting for the broker, while more is stepped through.
+        """Begin to make durable what was stepped through, after the commit before.
 
         Raises
         ------
@@ -260,34 +229,22 @@ class Partition:
             See `settle`.
         """
         self.settle(wait=True)
-        fresh = self._fresh
-        if not fresh.actions:
-            return
-        entry = Entry(self._place.at.owner, fresh.step, fresh.actions, self._live.clocks, digest_of(fresh.messages))
-        where = TopicPartition(self._settings.journal_topic, self.number)
-        on_its_way = self._committer.submit(
-            self._publisher.commit, journal_record(entry, where), fresh.messages, self.positions()
-        )
-        self._committing = on_its_way, fresh.outputs
-        self._fresh = _Uncommitted(self.state.step)
+        if self._work.actions:
+            self._commits.begin(self._work, self._live.clocks, self.positions())
+            self._work = Work(self.state.step)
 
     def settle(self, *, wait: bool = False) -> None:
         """Take note of a commit that has ended; its rows then wait for `flush`.
 
         Raises
         ------
-        FencedError
-            If another worker has taken the partition over.
-        BrokerError
-            If it is not known whether it was written; open the partition anew.
+        FencedError, BrokerError
+            See `streaming.commits.Commits.settle`.
         """
-        if self._committing is None:
-            return
-        on_its_way, outputs = self._committing
-        if wait or on_its_way.done():
-            self._journal = on_its_way.result()
+        settled = self._commits.settle(wait=wait)
+        if settled is not None:
+            self._journal, outputs = settled
             self._writer.add(outputs)
-            self._committing = None
 
     @property
     def wants_flush(self) -> bool:
@@ -341,8 +298,7 @@ class Partition:
 
     def drop(self) -> None:
         """Let go without writing anything."""
-        self._committer.shutdown(wait=False, cancel_futures=True)
-        self._publisher.close()
+        self._commits.close()
         self.state.join.close()
 
     def describe(self) -> dict[str, Any]:
@@ -379,16 +335,10 @@ class Partition:
         return taken
 
     def _do(self, decision: Decision) -> None:
-        fresh = self._fresh
-        if not fresh.actions:
-            fresh.since = time.monotonic()
         outputs = decision.perform(self._machine)
-        for record in decision.records:
-            self._waiting_bytes[record.topic] -= _size(record)
+        self._intake.remove(decision.records)
         self._keys.look(decision.records, outputs)
-        fresh.actions.append(decision.action)
-        fresh.outputs += outputs
-        fresh.messages += messages_of(outputs, self._settings)
+        self._work.add(decision.action, outputs, messages_of(outputs, self._settings))
 
     def _follow(self, script: ScriptedOrder) -> int:
         """Repeat what the journal says: about a batch of it."""
@@ -403,8 +353,7 @@ class Partition:
     def _end_entry(self, script: ScriptedOrder) -> bool:
         """Compare with what was published, publish what was not; return whether there is more to repeat."""
         offset, entry = script.entry
-        messages = self._fresh.messages
-        if self._verify and digest_of(messages) != entry.digest:
+        if self._verify and digest_of(self._work.messages) != entry.digest:
             raise CheckpointError(
                 f"partition {self.number}: working through steps {entry.step} to {self.state.step} again gives other "
                 "predictions than were published; has the project's code changed, or does it depend on time or chance? "
@@ -412,9 +361,9 @@ class Partition:
             )
         positions = self.positions()
         if self._published is not None and any(at > self._published.get(p.topic, 0) for p, at in positions.items()):
-            self._publisher.commit(None, messages, positions)
-        self._writer.add(self._fresh.outputs)
-        self._fresh = _Uncommitted(self.state.step)
+            self._commits.publish_again(self._work, positions)
+        self._writer.add(self._work.outputs)
+        self._work = Work(self.state.step)
         self.state.topic_clocks = entry.clocks
         self._journal = offset + 1
         if script.next_entry(self.state.step):
@@ -446,7 +395,3 @@ class Partition:
             self._do(Decision(Swap(None)))
         self._waits_for = None
         return True
-
-
-def _size(record: RawRecord) -> int:
-    return len(record.value or b"") + len(record.key or b"")

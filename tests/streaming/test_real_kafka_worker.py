@@ -8,13 +8,19 @@ import uuid
 from dataclasses import replace
 
 import pytest
-from stream_lab import easy_stream, make_project
+from click.testing import CliRunner
+from kafka import KafkaProducer
+from stream_lab import EVENTS, LABELS, easy_stream, make_project
 from worker_lab import Killed, KillingPhases, Running, rows_of, wait_for, with_clocks
 
+from cli.dead_letters import dead_letters as dead_letters_command
 from core.errors import FencedError
 from core.tables import EXAMPLES
+from streaming.checkpoint import Checkpoints
+from streaming.kafka_batches import MAX_UNPACKED_BYTES
 from streaming.kafka_client import KafkaBroker
 from streaming.phases import Phases
+from streaming.rebuild import rebuild
 from streaming.transport import OutRecord, TopicPartition
 from streaming.worker import Worker
 
@@ -31,13 +37,13 @@ def name() -> str:
     return f"small-{uuid.uuid4().hex[:8]}"
 
 
-def project_in(folder, name: str, partitions: int = 1):
+def project_in(folder, name: str, partitions: int = 1, **changes):
     state = {"session_timeout": "6s", "commit_every": "20ms", "recover_within": "200ms"}
     topics = {
         topic: f"{name}.{topic.replace('_', '-')}"
         for topic in ("events", "labels", "predictions", "dead_letters", "journal")
     }
-    return make_project(folder, name=name, topics={**topics, "partitions": partitions}, state=state)
+    return make_project(folder, name=name, topics={**topics, "partitions": partitions}, state=state, **changes)
 
 
 def publish(broker: KafkaBroker, name: str, records: list[OutRecord], partitions: int) -> dict[TopicPartition, int]:
@@ -144,3 +150,46 @@ def test_a_broker_that_is_killed_is_waited_for(tmp_path, broker, kafka, name):
 
     ids = [row["id"] for row in rows_of(project, EXAMPLES)]
     assert len(ids) == len(set(ids)) == 200
+
+
+def test_dead_letters_replayed_after_a_fix_are_learned_once(tmp_path, broker, kafka, name):
+    broken = "def features(fields, time):\n    return {'x': fields['x'] / (fields['x'] > 0)}\n"
+    outputs = {"function": "code.py:features", "outputs": {"x": "number"}}
+    project = project_in(tmp_path, name, code=broken, features=outputs)
+    stream = easy_stream("binary", 60)
+    ends = publish(broker, name, [record for record in stream if record.topic == EVENTS], 1)
+    first = Worker(project, broker, None)
+    first.run(threading.Event(), until=lambda one: bool(one.partitions) and is_done(one, ends))
+    letters = first.books.events.dead_lettered
+    assert 10 < letters < 50
+
+    (tmp_path / "fixed.py").write_text(broken.replace(" / (fields['x'] > 0)", ""))
+    project = project_in(tmp_path, name, features={**outputs, "function": "fixed.py:features"})
+    rebuild(project, 0, Checkpoints(project), lambda done, total: None)
+    for expected in (letters, 0):
+        command = ["replay", str(tmp_path), "--bootstrap", kafka.bootstrap_servers]
+        said = CliRunner().invoke(dead_letters_command, command)
+        assert said.output.splitlines()[-1] == f"{expected} of {letters} dead letters replayed"
+    ends = publish(broker, name, [record for record in stream if record.topic == LABELS], 1)
+    second = Worker(project, broker, None)
+    second.run(threading.Event(), until=lambda one: bool(one.partitions) and is_done(one, ends))
+
+    ids = [row["id"] for row in rows_of(project, EXAMPLES)]
+    assert len(ids) == len(set(ids)) == 60
+    assert second.books.imbalances() == []
+
+
+def test_a_bomb_is_one_dead_letter_and_the_partition_goes_on(tmp_path, broker, kafka, name):
+    project = project_in(tmp_path, name)
+    stream = easy_stream("binary", 40)
+    publish(broker, name, stream[:40], 1)
+    bomb = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers, compression_type="gzip", max_request_size=1 << 28)
+    payload = b"\0" * (MAX_UNPACKED_BYTES + 1)
+    bomb.send(f"{name}.events", payload, b"k", partition=0, timestamp_ms=stream[40].timestamp).get(timeout=60)
+    bomb.close()
+    ends = publish(broker, name, stream[40:], 1)
+    worker = Worker(project, broker, None)
+    worker.run(threading.Event(), until=lambda one: bool(one.partitions) and is_done(one, ends))
+
+    assert worker.books.events.dead_lettered == 1
+    assert (worker.books.events.predicted, worker.books.labels.joined) == (40, 40)
