@@ -3,10 +3,10 @@
 ``python benchmarks/faults.py --events 100000 --kills 20 --partitions 4 --seed 1 --json out.json``
 
 Both runs read the same topics, filled beforehand or (`--rate`) during the run under faults, with other poll sizes and
-another number of workers. A champion is swapped in half-way. Compared at the end, partition by partition: the canonical digest of the state, every published
-prediction as bytes (floats in full), and the rows of the tables. Other faults: workers that leave and come back
-(`--leaves`), kills of the broker (`--broker-kills`), workers that stand still past every time-out (`--stops`), bad
-records (`--bad`).
+another number of workers. A champion is swapped in half-way. Compared at the end, partition by partition: the canonical
+digest of the state, every published prediction as bytes (floats in full), and the rows of the tables. Other faults:
+workers that leave and come back (`--leaves`), kills of the broker (`--broker-kills`), workers that stand still past
+every time-out (`--stops`), bad records (`--bad`).
 """
 
 from __future__ import annotations

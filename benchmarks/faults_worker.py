@@ -14,6 +14,7 @@ from pathlib import Path
 from synthetic import MadeChampion
 
 import streaming.worker
+from core.errors import BrokerError
 from core.models import BatchModel
 from core.project import load_project
 from streaming.champion import ChampionWatcher
@@ -82,7 +83,7 @@ def main() -> None:
         )
         try:
             worker.run(stop)
-        except streaming.worker.BrokerError as error:
+        except BrokerError as error:
             logging.error("starts again after: %s", error)  # noqa: TRY400
             stop.wait(1.0)
 

@@ -113,6 +113,7 @@ class Partition:
         self.number = place.number
         self.flushed_through = machine.state.clock
         self.idle = True
+        self.has_committed = False
         self._settings = settings
         self._place = place
         self._machine = machine
@@ -245,6 +246,7 @@ class Partition:
         if settled is not None:
             self._journal, outputs = settled
             self._writer.add(outputs)
+            self.has_committed = True
 
     @property
     def wants_flush(self) -> bool:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
-from core.errors import FencedError, StoreError, StuckError
+from core.errors import BrokerError, FencedError, StoreError, StuckError
 from core.models import BatchModel
 from core.project import Project
 from core.status import write_status
@@ -80,6 +80,7 @@ class Worker:
         self._reopen_at: dict[int, float] = {}
         self._cluster_id = ""
         self._paused: set[TopicPartition] = set()
+        self._reassign = False
         self._records = 0
         self._busy_s = 0.0
         self._last_status = self._last_poll = time.monotonic()
@@ -184,7 +185,7 @@ class Worker:
         for number in gained - self._partitions.keys() - change.lost - change.revoked:
             self._partitions[number] = opener.open(number)
             self._reopen_at.pop(number, None)
-        if gained or change.lost or change.revoked:
+        if gained or change.revoked or self._reassign:
             self._assign(consumer)
 
     def _hand_over(self, number: int) -> None:
@@ -194,7 +195,7 @@ class Worker:
             return
         try:
             partition.finish(self._checkpoints)
-        except (FencedError, StoreError, OSError) as error:
+        except (BrokerError, StoreError, OSError) as error:
             _log.warning("partition %d is given up as it is, the next worker repeats more: %s", number, error)
 
     def _drop(self, number: int, why: str) -> None:
@@ -202,11 +203,12 @@ class Worker:
         if partition is not None:
             _log.warning("partition %d %s; dropped", number, why)
             partition.drop()
+            self._reassign = True
 
     def _assign(self, consumer: Consumer) -> None:
         """Read every partition's topics, each from behind what waits in this worker."""
         consumer.assign({tp: at for p in self._partitions.values() for tp, at in p.read_from().items()})
-        self._paused = set()
+        self._paused, self._reassign = set(), False
 
     def _hold_back(self, consumer: Consumer) -> None:
         """Do not poll topics that are far ahead of the others."""
@@ -235,12 +237,19 @@ class Worker:
                 partition.offer(loaded)
 
     def _each(self, action: Callable[[Partition], None]) -> None:
-        """Do something with each partition; one that another worker has taken over is dropped, for a while."""
+        """Do something with each partition.
+
+        One that another worker has taken over is dropped, for a while; so is one of which a commit's outcome is not
+        known, unless it never could commit anything.
+        """
         for number, partition in list(self._partitions.items()):
             try:
                 action(partition)
-            except FencedError as error:
-                self._drop(number, f"was taken over ({error})")
+            except BrokerError as error:
+                fenced = isinstance(error, FencedError)
+                if not (fenced or partition.has_committed):
+                    raise
+                self._drop(number, f"{'was taken over' if fenced else 'is opened anew'} ({error})")
                 # if it is still ours then, nobody else had it: a transaction only took too long
                 pause_s = _REOPEN_SHARE * self._settings.state.session_timeout / 1000
                 self._reopen_at[number] = time.monotonic() + pause_s

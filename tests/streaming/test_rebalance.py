@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from stream_lab import digest, easy_stream, make_project
-from worker_lab import Running, fill, rows_of, run, values, wait_for, with_clocks
+from worker_lab import KillingPhases, Running, fill, rows_of, run, values, wait_for, with_clocks
 
 import streaming.worker as worker_module
-from core.errors import FencedError
+from core.errors import BrokerError, FencedError
 from core.status import read_status
 from core.tables import EXAMPLES
 from streaming.memory_broker import MemoryBroker
@@ -74,8 +74,9 @@ def test_a_worker_that_was_taken_over_publishes_nothing_more():
     assert [record.value for record in broker.records("out")] == [b"1", b"3"]
 
 
-def test_a_fenced_worker_takes_the_partition_back_when_nobody_else_has_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker_module, "_REOPEN_SHARE", 0)
+@pytest.mark.parametrize("share", [0, 0.02])
+def test_a_fenced_worker_takes_the_partition_back_when_nobody_else_has_it(tmp_path, monkeypatch, share):
+    monkeypatch.setattr(worker_module, "_REOPEN_SHARE", share)
     project = make_project(tmp_path)
     broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 100)))
     fenced = []
@@ -88,6 +89,28 @@ def test_a_fenced_worker_takes_the_partition_back_when_nobody_else_has_it(tmp_pa
     run(project, broker, until=until)
     assert len(values(broker)) == len(set(values(broker))) == 100
     assert len(rows_of(project, EXAMPLES)) == 100
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("phase", ["journal", "produce", "commit"])
+def test_after_a_commit_of_unknown_outcome_the_worker_goes_on(tmp_path, monkeypatch, phase, after):
+    monkeypatch.setattr(worker_module, "_REOPEN_SHARE", 0.02)
+    project = make_project(tmp_path)
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 100)))
+    phases = KillingPhases(phase, 3, after=after, error=BrokerError)
+
+    run(project, broker, phases=phases, until=lambda worker: committed_one(broker) == 200 + clock_count(broker))
+
+    assert phases.left <= 0
+    assert len(values(broker)) == len(set(values(broker))) == 100
+    assert len(rows_of(project, EXAMPLES)) == 100
+
+
+def test_a_worker_that_can_never_commit_ends_and_says_why(tmp_path):
+    project = make_project(tmp_path)
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 10)))
+    with pytest.raises(BrokerError, match="produce"):
+        run(project, broker, phases=KillingPhases("produce", 2, error=BrokerError))
 
 
 def committed_one(broker) -> int:

@@ -70,10 +70,11 @@ class Killed(BaseException):
 
 
 class KillingPhases(Phases):
-    """Kills at the `nth` start of a phase, or after its end."""
+    """Kills, or fails with another error, at the `nth` start of a phase, or after its end."""
 
-    def __init__(self, phase: Phase, nth: int, *, after: bool = False) -> None:
+    def __init__(self, phase: Phase, nth: int, *, after: bool = False, error: type[BaseException] = Killed) -> None:
         super().__init__()
+        self._error = error
         self.left = nth
         self._phase = phase
         self._after = after
@@ -88,10 +89,10 @@ class KillingPhases(Phases):
     @contextmanager
     def _killing(self, outer):
         if not self._after:
-            raise Killed(self._phase)
+            raise self._error(self._phase)
         with outer:
             yield
-        raise Killed(self._phase)
+        raise self._error(self._phase)
 
 
 class Running:
