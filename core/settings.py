@@ -254,7 +254,9 @@ class StateSettings(Section):
     )
     flush_rows: PositiveInt = Field(50_000, description="rows after which the tables are written")
     flush_every: Duration = Field(MINUTE, description="wall-clock time after which the tables are written")
-    max_pending: PositiveInt = Field(500_000, description="events that may wait for their label, a partition")
+    max_pending: PositiveInt = Field(
+        500_000, description="events that may wait for their label, a partition; changed by rebuild-state"
+    )
     max_in_memory: PositiveInt = Field(
         50_000, description="ids that a partition keeps in memory; older ones wait on disk, in the state folder"
     )

@@ -5,13 +5,15 @@ One commit at a time, in a thread that mostly waits for the broker, while more i
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from streaming.journal import Action, Entry, digest_of, journal_record
 from streaming.machine import Output
+from streaming.phases import Phases
 from streaming.transport import OutRecord, Publisher, TopicPartition
 
 _MAX_UNCOMMITTED = 4_096
@@ -63,14 +65,19 @@ class Commits:
         This worker's name in the journal.
     every_s : float
         How long work may wait for its commit, s.
+    phases : Phases
+        Told when a commit is waited for no more.
     """
 
-    def __init__(self, publisher: Publisher, journal: TopicPartition, owner: str, every_s: float) -> None:
+    def __init__(
+        self, publisher: Publisher, journal: TopicPartition, owner: str, every_s: float, phases: Phases
+    ) -> None:
         self._publisher = publisher
         self._journal = journal
         self._owner = owner
         self._every_s = every_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{journal.partition}")
+        self._phases = phases
+        self._thread: threading.Thread | None = None
         self._on_its_way: tuple[Future[int], list[Output]] | None = None
 
     def is_due(self, work: Work, *, at_once: bool) -> bool:
@@ -78,7 +85,7 @@ class Commits:
 
         While the commit before is still on its way, only when it is more than should wait.
         """
-        much = len(work.messages) >= _MAX_UNCOMMITTED
+        much = max(len(work.messages), len(work.outputs), len(work.actions)) >= _MAX_UNCOMMITTED
         if not work.actions or self._on_its_way is not None:
             return much
         return much or at_once or time.monotonic() - work.since >= self._every_s
@@ -87,11 +94,26 @@ class Commits:
         """Begin to make work durable; the commit before must have been settled."""
         assert self._on_its_way is None
         entry = Entry(self._owner, work.step, work.actions, clocks, digest_of(work.messages))
-        record = journal_record(entry, self._journal)
-        self._on_its_way = (
-            self._thread.submit(self._publisher.commit, record, work.messages, positions),
-            work.outputs,
+        future: Future[int] = Future()
+        self._on_its_way = future, work.outputs
+        arguments = future, journal_record(entry, self._journal), work.messages, positions
+        # a daemon: kafka-python may wait for ever for a commit, and a process must be able to end meanwhile
+        self._thread = threading.Thread(
+            target=self._commit, args=arguments, name=f"commit-{self._journal.partition}", daemon=True
         )
+        self._thread.start()
+
+    def _commit(
+        self,
+        future: Future[int],
+        record: OutRecord,
+        messages: Sequence[OutRecord],
+        positions: dict[TopicPartition, int],
+    ) -> None:
+        try:
+            future.set_result(self._publisher.commit(record, messages, positions))
+        except BaseException as error:  # noqa: BLE001  whatever it is, `settle` raises it
+            future.set_exception(error)
 
     def settle(self, *, wait: bool) -> tuple[int, list[Output]] | None:
         """Return the journal's offset behind a commit that has ended, and its rows; None if none has.
@@ -118,5 +140,6 @@ class Commits:
 
     def close(self) -> None:
         """Let go; a commit on its way is awaited by nobody."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._thread is not None:
+            self._phases.forget(self._thread)
         self._publisher.close()

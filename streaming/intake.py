@@ -47,4 +47,5 @@ class Intake:
 
 
 def _size(record: RawRecord) -> int:
-    return len(record.value or b"") + len(record.key or b"")
+    headers = sum(len(name) + len(content or b"") for name, content in record.headers)
+    return len(record.value or b"") + len(record.key or b"") + headers

@@ -178,7 +178,8 @@ def read_script(
     if kept > start:
         raise CheckpointError(
             f"{place.topic}[{place.partition}]: the state goes on at entry {start}, but the broker keeps entries only "
-            f"from {kept} on; set retention.ms=-1 on that topic, and restore a newer snapshot from a back-up"
+            f"from {kept} on; set retention.ms=-1 on that topic, and restore a newer snapshot from a back-up; or start "
+            "anew: move the state folder away and delete that topic"
         )
     script = Script(before, start)
     consumer.assign({place: start})

@@ -101,7 +101,7 @@ class GroupMembership:
         while not self._stop.is_set():
             try:
                 self._consumer.poll(_POLL_MS)
-            except FOREIGN as error:
+            except Exception as error:  # noqa: BLE001  else this thread ended, and the worker heard of no loss
                 if not is_transient(error):
                     self._error = broker_error(error, self._access.address, f"belonging to group {self.group}")
                     return

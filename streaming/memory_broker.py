@@ -78,6 +78,11 @@ class MemoryBroker:
         assert isinstance(membership, MemoryMembership | None)
         return MemoryPublisher(self, name, membership, phases, exactly_once=exactly_once)
 
+    def expire_sessions(self) -> None:
+        """Let every member of every group lose what it has, and join again."""
+        for group in self._groups.values():
+            group.expire()
+
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
         """Drop nothing, but begin there."""
         with self.changed:

@@ -57,6 +57,15 @@ class MemoryGroup:
             self._owners = {n: None if owner is member else owner for n, owner in self._owners.items()}
             self._share_out()
 
+    def expire(self) -> None:
+        """Let every member's session end; they join again at once, as after a long silence."""
+        with self.lock:
+            members = list(self._members)
+            for member in members:
+                self.leave(member)
+            self._members = members
+            self._share_out()
+
     def release(self, member: MemoryMembership, number: int) -> None:
         """Let another member have a partition that was revoked."""
         with self.lock:
@@ -120,7 +129,6 @@ class MemoryMembership:
 
     def gain(self, number: int) -> None:
         """Be given a partition."""
-        self._lost.discard(number)
         self._assigned.add(number)
 
     def revoke(self, number: int) -> None:

@@ -12,7 +12,7 @@ from core.features import load_features
 from core.models import BatchModel
 from core.project import Project
 from core.store import TableStore
-from core.tables import PREDICTIONS
+from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.decisions import ScriptedOrder, check_step
 from streaming.experts import build_experts
@@ -86,15 +86,17 @@ class Opener:
             raise
 
     def _opened(self, number: int, publisher: Publisher, *, exactly_once: bool) -> Partition:
-        snapshot = self.checkpoints.load(number)
+        with self.phases.enter("open"):
+            snapshot = self.checkpoints.load(number)
         script = self._script(number, snapshot, publisher)
         self._announce(number, snapshot, script)
-        state = self._state(number, snapshot, script)
-        state.join.attach(self.project.state / "spilled", self.project.settings.state.max_in_memory)
+        with self.phases.enter("open"):
+            state = self._state(number, snapshot, script)
+            state.join.attach(self.project.state / "spilled", self.project.settings.state.max_in_memory)
         if script.entries:
             check_step(script.entries[0][1], state.step)
         places = [TopicPartition(topic, number) for topic in self.project.settings.input_topics]
-        self._begin_where_kept(state, places)
+        self._begin_where_kept(state, places, repeats=bool(script.entries))
         published = None if exactly_once else {p.topic: at for p, at in self.reader.committed(places).items()}
         return Partition(
             self.project,
@@ -135,7 +137,8 @@ class Opener:
     def _state(self, number: int, snapshot: Snapshot | None, script: Script) -> State:
         """Return the state to start from; on another broker than the snapshot's, offsets begin again."""
         experts = build_experts(self.project)
-        written = TableStore(self.project.tables).last_sequence(PREDICTIONS, table_app(number)) or 0
+        tables, app = TableStore(self.project.tables), table_app(number)
+        written = max(tables.last_sequence(name, app) or 0 for name in (PREDICTIONS, EXAMPLES, CORRECTIONS))
         if snapshot is None:
             if written and not script.entries:
                 raise CheckpointError(
@@ -148,18 +151,21 @@ class Opener:
             expert.attach(fresh)
         if snapshot.cluster_id != self.cluster_id:
             # what that broker had beyond the snapshot is gone; the steps of its rows must not be given away again
-            state.positions, state.topic_clocks, state.step = {}, {}, max(state.step, written)
+            first = script.entries[0][1].step if script.entries else max(state.step, written)
+            state.positions, state.topic_clocks, state.step = {}, {}, first
         return state
 
-    def _begin_where_kept(self, state: State, places: list[TopicPartition]) -> None:
-        """Begin where a topic begins; refuse to go on where records are gone that were not read."""
+    def _begin_where_kept(self, state: State, places: list[TopicPartition], *, repeats: bool) -> None:
+        """Begin where a topic begins; refuse to go on where records are gone that are to be read."""
         beginnings = self.reader.beginning(places)
         for place in places:
             kept, position = beginnings.get(place, 0), state.positions.get(place.topic)
-            if position is None:
+            if position is None and not (repeats and kept):
                 state.positions[place.topic] = kept
-            elif position < kept:
+            elif (position or 0) < kept:
                 raise BrokerError(
-                    f"{place.topic}[{place.partition}]: the state goes on at offset {position}, but the broker keeps "
-                    f"records only from {kept} on; lengthen the topic's retention, or move the state folder away"
+                    f"{place.topic}[{place.partition}]: the state goes on at offset {position or 0}, but the broker "
+                    f"keeps records only from {kept} on; lengthen the topic's retention, and restore newer snapshots "
+                    f"from a back-up, or start anew: move {self.project.state} away and delete the topic "
+                    f"{self.project.settings.journal_topic}"
                 )

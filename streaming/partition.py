@@ -128,7 +128,7 @@ class Partition:
         self._writer = TableWriter(TableStore(project.tables), settings, place.number)
         self._work = Work(self.state.step)
         entries = TopicPartition(settings.journal_topic, place.number)
-        self._commits = Commits(publisher, entries, place.at.owner, settings.state.commit_every / 1000)
+        self._commits = Commits(publisher, entries, place.at.owner, settings.state.commit_every / 1000, phases)
         self._needs_flush = False
         self._opened = self._snapshot_at = self._flushed_at = time.monotonic()
         self._snapshot_step = self.state.step
@@ -206,7 +206,7 @@ class Partition:
         """Step through a batch of what is ready; return the number of records."""
         began = time.monotonic()
         unwritten = self._writer.rows >= _MAX_UNWRITTEN * self._settings.state.flush_rows
-        if unwritten or (self._waits_for is not None and not self._regain_champion()):
+        if (unwritten and not self._work.actions) or (self._waits_for is not None and not self._regain_champion()):
             self.idle = True
             return 0
         with self._phases.enter("step"):
@@ -252,8 +252,11 @@ class Partition:
     def wants_flush(self) -> bool:
         """Whether time was said to have come, or the rows that wait are many or old."""
         state = self._settings.state
+        many = self._writer.rows >= state.flush_rows
+        if not self.is_live:
+            return many and not self._work.actions  # between two entries: all of these rows are committed
         old = self._writer.rows > 0 and time.monotonic() - self._flushed_at >= state.flush_every / 1000
-        return self.is_live and (self._needs_flush or old or self._writer.rows >= state.flush_rows)
+        return self._needs_flush or old or many
 
     def flush(self) -> None:
         """Write the rows of all committed steps to the tables; commits first."""
@@ -348,7 +351,7 @@ class Partition:
         while taken < BATCH and (decision := script.decide()) is not None:
             self._do(decision)
             taken += len(decision.records)
-            if script.ends_entry() and not self._end_entry(script):
+            if script.ends_entry() and (not self._end_entry(script) or self.wants_flush):
                 break
         return taken
 
@@ -358,8 +361,9 @@ class Partition:
         if self._verify and digest_of(self._work.messages) != entry.digest:
             raise CheckpointError(
                 f"partition {self.number}: working through steps {entry.step} to {self.state.step} again gives other "
-                "predictions than were published; has the project's code changed, or does it depend on time or chance? "
-                "Start once with the code as it was, or run: headrace rebuild-state"
+                "predictions than were published; has the project's code changed, or a setting of how records are "
+                "read, or does the code depend on time or chance? Start once with all as it was, or run: "
+                "headrace rebuild-state"
             )
         positions = self.positions()
         if self._published is not None and any(at > self._published.get(p.topic, 0) for p, at in positions.items()):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
+from weakref import WeakSet
 
 Phase = Literal[
     "poll",
@@ -25,6 +26,8 @@ Phase = Literal[
     "snapshot fsync",
     "snapshot rename",
     "table flush",
+    "open",
+    "trim",
 ]
 _LOOKS_PER_DEADLINE = 20
 
@@ -43,7 +46,8 @@ class Phases:
     """
 
     def __init__(self) -> None:
-        self._of_thread: dict[int, tuple[Phase, float]] = {}
+        self._of_thread: dict[threading.Thread, tuple[Phase, float]] = {}
+        self._forgotten: WeakSet[threading.Thread] = WeakSet()
 
     @property
     def current(self) -> list[tuple[Phase, float]]:
@@ -53,16 +57,24 @@ class Phases:
     @contextmanager
     def enter(self, phase: Phase) -> Iterator[None]:
         """Be in `phase` while the block runs; phases may be nested, the inner one counts."""
-        thread = threading.get_ident()
+        thread = threading.current_thread()
         outer = self._of_thread.get(thread)
-        self._of_thread[thread] = (phase, time.monotonic())
+        self._set(thread, phase)
         try:
             yield
         finally:
-            if outer is None:
-                del self._of_thread[thread]
-            else:
-                self._of_thread[thread] = (outer[0], time.monotonic())
+            self._set(thread, None if outer is None else outer[0])
+
+    def forget(self, thread: threading.Thread) -> None:
+        """Watch a thread no more: nobody waits for what it does."""
+        self._forgotten.add(thread)
+        self._of_thread.pop(thread, None)
+
+    def _set(self, thread: threading.Thread, phase: Phase | None) -> None:
+        if phase is None or thread in self._forgotten:
+            self._of_thread.pop(thread, None)
+        else:
+            self._of_thread[thread] = (phase, time.monotonic())
 
 
 class Watchdog:

@@ -90,7 +90,9 @@ def rebuild(project: Project, partition: int, checkpoints: Checkpoints, tell: Te
     rebuilding = _Rebuilding(project, file, lost=_missing_rows(file.header["books"], history))
     state = rebuilding.run(history, tell)
     header = file.header
-    snapshot = Snapshot(state, header["cluster_id"], header["journal"], header["term"], rebuilt=True)
+    snapshot = Snapshot(
+        state, header["cluster_id"], header["journal"], header["term"], header.get("owner", ""), rebuilt=True
+    )
     return Rebuilt(
         partition=partition,
         step=state.step,

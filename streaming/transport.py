@@ -211,7 +211,7 @@ class Publisher(Protocol):
         Raises
         ------
         FencedError
-            If another worker has taken the partition over; nothing was written.
+            If another worker has taken the partition over; it knows from the journal whether this was written.
         BrokerError
             If it is not known whether they were written: only the journal can tell.
         """

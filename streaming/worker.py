@@ -32,6 +32,7 @@ _POLL_MS = 100
 _POLL_RECORDS = 2_000
 _STATUS_EVERY_S = 0.5
 _RETRY_S = 5
+_LAST_WORDS_S = 2.0
 _TRIM_ENTRIES = 1_000
 _REOPEN_SHARE = (
     0.5  # of the session time-out: several heartbeats, so that a partition which is another's is lost by then
@@ -150,13 +151,13 @@ class Worker:
 
     def _end(self, membership: Membership, consumer: Consumer, reader: Consumer) -> None:
         self._say("stopped")
-        self._watchdog.stop()
         if self._watcher is not None:
             self._watcher.stop()
         for partition in self._partitions.values():
             partition.drop()
         for client in (membership, consumer, reader):
             client.close()
+        self._watchdog.stop()
 
     def _turn(self, opener: Opener, consumer: Consumer) -> None:
         self._rebalance(opener, consumer)
@@ -175,24 +176,33 @@ class Worker:
         """Open what this worker was given, let go of what it is to give up, drop what others have already."""
         with self._phases.enter("poll"):
             change = opener.membership.poll()
-        gained = {*change.assigned, *(n for n, at in self._reopen_at.items() if time.monotonic() >= at)}
         for number in change.lost:
             self._drop(number, "is another worker's now")
             self._reopen_at.pop(number, None)
         for number in change.revoked:
             self._hand_over(number)
             opener.membership.release([number])
-        for number in gained - self._partitions.keys() - change.lost - change.revoked:
-            self._partitions[number] = opener.open(number)
-            self._reopen_at.pop(number, None)
-        if gained or change.revoked or self._reassign:
+        due = {number for number, at in self._reopen_at.items() if time.monotonic() >= at}
+        for number in (change.assigned | due) - self._partitions.keys():
+            self._open(opener, number)
+        if self._reassign:
             self._assign(consumer)
+
+    def _open(self, opener: Opener, number: int) -> None:
+        self._reopen_at.pop(number, None)
+        try:
+            self._partitions[number] = opener.open(number)
+            self._reassign = True
+        except FencedError as error:
+            _log.warning("partition %d was taken over while it was opened (%s)", number, error)
+            self._reopen_later(number)
 
     def _hand_over(self, number: int) -> None:
         self._reopen_at.pop(number, None)
         partition = self._partitions.pop(number, None)
         if partition is None:
             return
+        self._reassign = True
         try:
             partition.finish(self._checkpoints)
         except (BrokerError, StoreError, OSError) as error:
@@ -250,9 +260,11 @@ class Worker:
                 if not (fenced or partition.has_committed):
                     raise
                 self._drop(number, f"{'was taken over' if fenced else 'is opened anew'} ({error})")
-                # if it is still ours then, nobody else had it: a transaction only took too long
-                pause_s = _REOPEN_SHARE * self._settings.state.session_timeout / 1000
-                self._reopen_at[number] = time.monotonic() + pause_s
+                self._reopen_later(number)
+
+    def _reopen_later(self, number: int) -> None:
+        """Open it again after a pause: if it is still ours then, nobody else has it."""
+        self._reopen_at[number] = time.monotonic() + _REOPEN_SHARE * self._settings.state.session_timeout / 1000
 
     def _commit_if_wanted(self, partition: Partition) -> None:
         partition.settle()
@@ -283,7 +295,8 @@ class Worker:
         """Let the broker drop journal entries that no kept snapshot needs, many at a time."""
         needed = partition.journal_needed
         if needed - self._trimmed.get(partition.number, 0) >= _TRIM_ENTRIES:
-            self._broker.trim({TopicPartition(self._settings.journal_topic, partition.number): needed})
+            with self._phases.enter("trim"):
+                self._broker.trim({TopicPartition(self._settings.journal_topic, partition.number): needed})
             self._trimmed[partition.number] = needed
 
     def _give_up(self, phase: Phase, lasted_s: float) -> NoReturn:
@@ -293,10 +306,10 @@ class Worker:
             phase,
             lasted_s,
         )
-        try:
-            self._say("stuck")
-        finally:
-            os._exit(StuckError.exit_code)
+        saying = threading.Thread(target=self._say, args=["stuck"], daemon=True)  # the disk may be what hangs
+        saying.start()
+        saying.join(_LAST_WORDS_S)
+        os._exit(StuckError.exit_code)
 
     def _state(self) -> str:
         return "running" if all(partition.is_live for partition in self._partitions.values()) else "recovering"

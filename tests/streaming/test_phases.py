@@ -58,6 +58,29 @@ def test_it_keeps_quiet_while_phases_end_in_time():
     assert barks == []
 
 
+def test_it_does_not_look_at_a_thread_that_nobody_waits_for():
+    phases = Phases()
+    dog, barks, barked = watch(phases, 0.1)
+    began, goes_on, ends = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with phases.enter("produce"):
+            began.set()
+            goes_on.wait(20)
+            with phases.enter("commit"):
+                ends.wait(20)
+
+    thread = threading.Thread(target=hang, daemon=True)
+    thread.start()
+    assert began.wait(20)
+    phases.forget(thread)
+    goes_on.set()
+    assert not barked.wait(0.4)
+    dog.stop()
+    ends.set()
+    assert barks == []
+
+
 STUCK = """
 import json, sys, threading
 from pathlib import Path

@@ -11,6 +11,7 @@ from core.errors import BrokerError, FencedError
 from core.status import read_status
 from core.tables import EXAMPLES
 from streaming.memory_broker import MemoryBroker
+from streaming.opening import Opener
 from streaming.phases import Phases
 from streaming.transport import OutRecord, TopicPartition
 from streaming.worker import Worker
@@ -120,3 +121,37 @@ def committed_one(broker) -> int:
 
 def clock_count(broker) -> int:
     return sum(record.value is None for topic in ("small.events", "small.labels") for record in broker.records(topic))
+
+
+@pytest.mark.parametrize("after", [20, 60])
+def test_what_is_lost_and_given_back_between_two_looks_is_worked_on(tmp_path, after):
+    project = make_project(tmp_path, topics={"partitions": PARTITIONS})
+    stream = with_clocks(easy_stream("binary", 100), partitions=PARTITIONS)
+    broker = fill(MemoryBroker(), stream, PARTITIONS)
+    expired = []
+
+    def until(worker: Worker) -> bool:
+        if worker.records > after and not expired:
+            expired.append(broker.expire_sessions())
+        return len(expired) == 1 and committed(broker) == len(stream)
+
+    worker = run(project, broker, until=until)
+    assert set(worker.partitions) == set(range(PARTITIONS))
+    assert len(values(broker)) == len(set(values(broker))) == 100
+    assert len(rows_of(project, EXAMPLES)) == 100
+
+
+def test_a_partition_taken_over_while_it_is_opened_is_opened_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_module, "_REOPEN_SHARE", 0.01)
+    project = make_project(tmp_path)
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 30)))
+    open_, fenced = Opener.open, []
+
+    def fenced_once(opener, number):
+        if not fenced:
+            fenced.append(number)
+            raise FencedError("somebody else was faster")
+        return open_(opener, number)
+
+    monkeypatch.setattr(Opener, "open", fenced_once)
+    assert run(project, broker).books.events.predicted == 30

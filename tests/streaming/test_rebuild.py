@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from stream_lab import EVENTS, LABELS, MINUTE, TASKS, FakeChampion, as_raw, easy_stream, make_machine, make_project
+from worker_lab import Killed, KillingPhases, fill, rows_of, run, values, with_clocks
 
 import streaming.checkpoint as checkpoint_module
+import streaming.decisions as decisions_module
+import streaming.partition as partition_module
 from core.errors import CheckpointError, StoreError
 from core.features import load_features
 from core.status import write_status
 from core.store import TableStore
+from core.tables import EXAMPLES
 from headrace import cli
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.digest import canonical_digest, digest_of
@@ -314,3 +318,16 @@ def test_the_command_says_what_it_cannot_do(at_home):
     for path in project.checkpoints.iterdir():
         path.unlink()
     assert "not where in the topics to go on; restore" in str(run_command(at_home).exception)
+
+
+def test_what_was_committed_after_the_rebuilt_snapshot_is_not_published_again(tmp_path, monkeypatch):
+    project = make_project(tmp_path, state={"commit_every": "1ms", "recover_within": "2ms"})
+    monkeypatch.setattr(partition_module, "_SNAPSHOT_SHARE", 0)
+    monkeypatch.setattr(decisions_module, "BATCH", 16)
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 100)))
+    with pytest.raises(Killed):
+        run(project, broker, phases=KillingPhases("snapshot write", 2))
+    again(project)
+    finished = run(project, broker)
+    assert len(values(broker)) == len(set(values(broker))) == 100
+    assert len(rows_of(project, EXAMPLES)) == finished.books.events.joined == 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from stream_lab import MINUTE, START, FakeChampion, digest, easy_stream, make_project
@@ -13,6 +14,7 @@ from worker_lab import (
     Killed,
     KillingPhases,
     Source,
+    clocks,
     fill,
     rows_of,
     run,
@@ -169,3 +171,59 @@ def test_the_journal_has_one_entry_a_commit_and_one_a_take_over(tmp_path):
     assert sum(b"takeover" in (entry.value or b"") for entry in entries) == 2
     assert len(entries) > 4
     assert phases.current == []
+
+
+def test_more_rows_than_may_wait_are_repeated_and_written(tmp_path, whole):
+    state = {"commit_every": "1ms", "flush_rows": 10}
+    project = make_project(tmp_path, online=["linear", "prior", "no_change"], state=state)
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 70)))
+    with pytest.raises(Killed):
+        run(project, broker, phases=KillingPhases("snapshot write", 1))
+    digest_of_all, published, tables = whole
+    finished = run(project, broker)
+    assert digest(finished.partitions[0].state) == digest_of_all
+    assert values(broker) == published
+    assert {table: rows_of(project, table) for table in tables} == tables
+
+
+@pytest.mark.parametrize("phase", ["commit", "table flush"])
+def test_after_a_move_to_a_new_broker_a_crash_before_the_first_snapshot_is_recovered(tmp_path, phase):
+    project = make_project(tmp_path, state={"commit_every": "1ms"})
+    stream = easy_stream("binary", 120)
+    first = run(project, fill(MemoryBroker(), with_clocks(stream[:100])))
+    moved = fill(MemoryBroker(), with_clocks(stream[100:]))
+    with pytest.raises(Killed):
+        run(project, moved, phases=KillingPhases(phase, 6, after=True))
+    finished = run(project, moved)
+    assert finished.books.imbalances() == []
+    rows = [row["id"] for row in rows_of(project, EXAMPLES)]
+    assert len(rows) == len(set(rows)) == finished.books.events.joined == 120
+    assert finished.partitions[0].state.step > first.partitions[0].state.step
+
+
+def test_steps_of_examples_alone_are_not_given_away_again_on_a_new_broker(tmp_path):
+    stream = easy_stream("binary", 60)
+    project, broker = project_in(tmp_path), fill(MemoryBroker(), [])
+    events, labels = ([r for r in stream if r.topic.endswith(kind)] for kind in ("events", "labels"))
+    for record in [*events[:40], *clocks(START + 41 * MINUTE)]:
+        broker.append(record)
+    run(project, broker)
+    for record in [*labels[:40], *clocks(START + 45 * MINUTE)]:
+        broker.append(record)
+    with pytest.raises(Killed):  # its rows are in the table, its snapshot is not there
+        run(project, broker, phases=KillingPhases("snapshot write", 1))
+    written = len(rows_of(project, EXAMPLES))
+    assert written > 0
+
+    later = [replace(r, timestamp=r.timestamp + 10 * MINUTE) for r in stream[80:]]
+    run(project, fill(MemoryBroker(), with_clocks(later)))
+    assert len(rows_of(project, EXAMPLES)) == written + 20
+
+
+def test_a_journal_that_begins_later_than_a_lost_state_says_how_to_start_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_module, "_TRIM_ENTRIES", 2)
+    project, broker = project_in(tmp_path), fill(MemoryBroker(), with_clocks(easy_stream("binary", 100)))
+    run(project, broker)
+    lost = project_in(tmp_path / "lost")
+    with pytest.raises(CheckpointError, match="start anew: move the state folder away and delete that topic"):
+        run(lost, broker)
