@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
 from kafka_server import KafkaServer
 
 from core.project import Project
@@ -111,6 +113,7 @@ class FaultRun:
     ) -> None:
         self._project = project
         self._broker = broker
+        self._address = address
         self._options = ["--bootstrap", address, "--champion-at", str(champion_at), "--poll-records", str(poll_records)]
         self._options += [] if transactional else ["--not-transactional"]
         self._wanted = workers
@@ -125,7 +128,7 @@ class FaultRun:
         self._faults, self._server = faults or Faults(), server
         self._kills, self._others = list(schedule.kills), schedule.others()
         self._next_other = time.monotonic() + 15.0
-        self._watch = Progress(self._project, self._broker, feeding)
+        self._watch = Progress(self._project, self._broker, self._address, feeding)
         try:
             while not self._watch.is_done():
                 if time.monotonic() - began > _LONGEST_S:
@@ -245,10 +248,11 @@ class FaultRun:
 class Progress:
     """Watches the committed offsets: when all is done, and when partitions go on after a fault."""
 
-    def __init__(self, project: Project, broker: KafkaBroker, feeding: Future[Any]) -> None:
+    def __init__(self, project: Project, broker: KafkaBroker, address: str, feeding: Future[Any]) -> None:
         settings = project.settings
         self.partitions = broker.describe([settings.events_topic]).partitions[settings.events_topic]
-        self._consumer = broker.consumer(f"headrace-{settings.name}")
+        self._group = f"headrace-{settings.name}"
+        self._admin = KafkaAdminClient(bootstrap_servers=address)
         self._places = [TopicPartition(t, n) for t in settings.input_topics for n in range(self.partitions)]
         self._feeding = feeding
         self._ends_found: dict[TopicPartition, int] | None = None
@@ -272,7 +276,7 @@ class Progress:
 
     def look(self, faults: Faults) -> None:
         """Read the committed offsets."""
-        before, self._at = self._at, self._consumer.committed(self._places) or self._at
+        before, self._at = self._at, self._committed()
         moved = {p.partition for p, at in self._at.items() if at > before.get(p, 0)}
         done = {number for number in range(self.partitions) if self._all_at_end(self._of(number))}
         for expected in list(self._expected):
@@ -281,6 +285,14 @@ class Progress:
             if not waiting:
                 self._expected.remove(expected)
                 faults.went_on.setdefault(fault, []).append(time.monotonic() - since)
+
+    def _committed(self) -> dict[TopicPartition, int]:
+        """Return the committed offsets; a consumer would wait for those of open transactions."""
+        try:
+            found = self._admin.list_group_offsets(self._group)[self._group]
+        except KafkaError:
+            return self._at
+        return {**self._at, **{TopicPartition(*place): offset.offset for place, offset in found.items()}}
 
     def _all_at_end(self, places: list[TopicPartition]) -> bool:
         if not self._feeding.done():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import kafka.errors as kafka_errors
+from kafka.net.manager import KafkaConnectionManager
 
 from core.errors import BrokerError, FencedError, TopicError
 from streaming.kafka_address import await_listener, growing_pauses
@@ -20,7 +21,7 @@ from streaming.kafka_address import await_listener, growing_pauses
 IsolationLevel = Literal["read_uncommitted", "read_committed"]
 Result = TypeVar("Result")
 
-REQUEST_TIMEOUT_MS, RECONNECT_PAUSE_MS = 10_000, 2_000
+REQUEST_TIMEOUT_MS, RECONNECT_PAUSE_MS, SETUP_TIMEOUT_MS = 10_000, 2_000, 3_000
 CLOSE_TIMEOUT_S = 5.0
 MEBIBYTE = 1 << 20
 UNFLUSHED_BYTES = 32 * MEBIBYTE  # kafka-python's own buffer has no bound
@@ -86,6 +87,18 @@ _LASTING = (  # kafka-python calls some of these retriable; repeating them chang
     kafka_errors.OffsetOutOfRangeError,
     kafka_errors.TopicAlreadyExistsError,
 )
+
+
+def limit_setup_time() -> None:
+    """Let no client of this process wait long for a broker that accepts connections before it answers on them.
+
+    A broker that starts again does so for some seconds. kafka-python waits then for 10 to 30 s, longer with each
+    attempt, and its clients have no option for it.
+    """
+    KafkaConnectionManager.DEFAULT_CONFIG |= {
+        "socket_connection_setup_timeout_ms": SETUP_TIMEOUT_MS,
+        "socket_connection_setup_timeout_max_ms": SETUP_TIMEOUT_MS,
+    }
 
 
 def broker_error(error: BaseException, address: str, doing: str) -> BrokerError:

@@ -30,6 +30,7 @@ from streaming.kafka_access import (
     Result,
     broker_error,
     is_transient,
+    limit_setup_time,
 )
 from streaming.kafka_address import parse_addresses
 from streaming.kafka_log import limit_kafka_log
@@ -72,6 +73,7 @@ class KafkaBroker:
     ) -> None:
         parse_addresses(bootstrap_servers)
         limit_kafka_log()
+        limit_setup_time()
         kafka_batches.install()
         self._access = Access(bootstrap_servers, connect_timeout_s)
         self._delivery_timeout_s = delivery_timeout_s

@@ -19,7 +19,7 @@ from streaming.phases import Phases
 from streaming.transport import OutRecord, TopicPartition
 
 _TRANSACTION_TIMEOUT_MS = 30_000
-_DELIVERY_TIMEOUT_MS = 15_000  # after a broker's restart kafka-python now and then forgets a batch until then
+_DELIVERY_TIMEOUT_MS = 15_000
 _BACKOFF_MS = 20  # "try again" comes while the transaction before is being closed; 100 ms would be most of the time
 _PRODUCER_OPTIONS: dict[str, Any] = {
     "acks": "all",
