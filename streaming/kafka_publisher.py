@@ -19,7 +19,6 @@ from streaming.phases import Phases
 from streaming.transport import OutRecord, TopicPartition
 
 _TRANSACTION_TIMEOUT_MS = 30_000
-_DELIVERY_TIMEOUT_MS = 15_000
 _BACKOFF_MS = 20  # "try again" comes while the transaction before is being closed; 100 ms would be most of the time
 _PRODUCER_OPTIONS: dict[str, Any] = {
     "acks": "all",
@@ -58,9 +57,9 @@ class TransactionalPublisher:
             KafkaProducer,
             transactional_id=name,
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
-            delivery_timeout_ms=_DELIVERY_TIMEOUT_MS,
+            delivery_timeout_ms=_TRANSACTION_TIMEOUT_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
-            max_block_ms=_DELIVERY_TIMEOUT_MS,
+            max_block_ms=_TRANSACTION_TIMEOUT_MS,
             retry_backoff_ms=_BACKOFF_MS,
             linger_ms=0,
             **_PRODUCER_OPTIONS,
@@ -83,7 +82,7 @@ class TransactionalPublisher:
                 written = None if journal is None else send(producer, journal)
             with enter("produce"):
                 futures = [send(producer, _datable(output)) for output in outputs]
-                producer.flush(timeout=_DELIVERY_TIMEOUT_MS / 1000)
+                producer.flush(timeout=_TRANSACTION_TIMEOUT_MS / 1000)
                 _raise_failure(futures if written is None else [written, *futures])
             with enter("commit"):
                 if offsets:
@@ -119,9 +118,9 @@ class PlainPublisher:
         self._phases = phases
         self._producer: Any = access.connect(
             KafkaProducer,
-            delivery_timeout_ms=_DELIVERY_TIMEOUT_MS,
+            delivery_timeout_ms=_TRANSACTION_TIMEOUT_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
-            max_block_ms=_DELIVERY_TIMEOUT_MS,
+            max_block_ms=_TRANSACTION_TIMEOUT_MS,
             linger_ms=2,
             **_PRODUCER_OPTIONS,
         )
@@ -153,9 +152,9 @@ class PlainPublisher:
         close(self._producer, self._name)
 
     def _delivered(self, futures: list[Any]) -> list[int]:
-        self._producer.flush(timeout=_DELIVERY_TIMEOUT_MS / 1000)
+        self._producer.flush(timeout=_TRANSACTION_TIMEOUT_MS / 1000)
         _raise_failure(futures)
-        return [int(future.get(timeout=_DELIVERY_TIMEOUT_MS / 1000).offset) for future in futures]
+        return [int(future.get(timeout=_TRANSACTION_TIMEOUT_MS / 1000).offset) for future in futures]
 
 
 def _datable(record: OutRecord) -> OutRecord:
