@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import kafka.errors as kafka_errors
 from kafka import KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 from kafka.structs import OffsetAndMetadata
@@ -64,6 +65,7 @@ class TransactionalPublisher:
             linger_ms=0,
             **_PRODUCER_OPTIONS,
         )
+        _keep_requests(self._producer)
 
     def take_over(self) -> None:
         """Fence the others; what they left open is aborted by the broker."""
@@ -182,6 +184,25 @@ def close(producer: Any, name: str) -> None:
     except FOREIGN as error:
         log.debug("closing the producer of %s: %s", name, error)
         producer._sender.force_close()  # kafka-python flushes first, and closes nothing when that takes too long
+
+
+def _keep_requests(producer: Any) -> None:
+    """Let a transactional request outlive its coordinator's absence.
+
+    kafka-python 3.0.12 forgets a request while it connects to a coordinator that is away, since `await_ready` raises
+    where its only caller there expects False; the transaction then waits for its time-out, long after the broker is
+    back.
+    """
+    client = producer._sender._client
+    ask = client.await_ready
+
+    def await_ready(node_id: Any, timeout_ms: float = REQUEST_TIMEOUT_MS) -> bool:
+        try:
+            return bool(ask(node_id, timeout_ms=timeout_ms))
+        except kafka_errors.KafkaError:
+            return False
+
+    client.await_ready = await_ready
 
 
 def _raise_failure(futures: Sequence[Any]) -> None:

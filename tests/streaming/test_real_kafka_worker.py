@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -131,6 +132,22 @@ def test_partitions_move_between_workers_with_what_they_learned(tmp_path, broker
     assert second.worker.books.imbalances() == []
     values = [value for n in range(partitions) for value in read(broker, TopicPartition(f"{name}.predictions", n))]
     assert len(values) == len(set(values)) == 300
+
+
+def test_a_commit_that_begins_while_the_broker_is_away_ends_well_when_it_is_back(broker, kafka, name):
+    broker.create_topics({f"{name}.out": 1})
+    publisher = broker.publisher(name, None, Phases(), exactly_once=True)
+    publisher.take_over()
+    output = OutRecord(f"{name}.out", b"k", b"1", 1_000, 0)
+    publisher.commit(None, [output], {})
+    kafka.kill()
+    with ThreadPoolExecutor(1) as pool:
+        committing = pool.submit(publisher.commit, None, [replace(output, value=b"2")], {})
+        time.sleep(1.0)
+        kafka.start()
+        committing.result(60)
+    publisher.close()
+    assert read(broker, TopicPartition(f"{name}.out", 0)) == [b"1", b"2"]
 
 
 def test_a_broker_that_is_killed_is_waited_for(tmp_path, broker, kafka, name):
