@@ -11,6 +11,7 @@
     │   ├── TopicError                       topics do not fit together
     │   └── FencedError                      another worker has taken the partition over
     ├── StoreError             exit code 5   a table or an object store could not be read or written
+    │   └── VersionGoneError                 that version of a table is not there (any more)
     ├── CheckpointError        exit code 6   state on disk cannot be trusted
     ├── RegistryError          exit code 7   MLflow is not reachable, or an alias cannot be loaded
     ├── PrefectError           exit code 8   Prefect is not reachable or refused
@@ -69,6 +70,10 @@ class StoreError(HeadraceError):
     """A Delta table, or the object store, could not be read or written."""
 
     exit_code = 5
+
+
+class VersionGoneError(StoreError):
+    """A version of a Delta table is not there, or not any more; the table is."""
 
 
 class CheckpointError(HeadraceError):

@@ -91,13 +91,13 @@ class TableWriter:
         schema: pa.Schema,
         step: int,
     ) -> None:
-        if rows:
-            last = self._store.last_sequence(table, self._app)
+        def beyond(last: int | None) -> pa.Table:
             fresh = rows if last is None else [row for row in rows if row.step > last]
-            if fresh:
-                content = columns(fresh, self._settings)
-                arrays = [pa.array(content[field.name], field.type) for field in schema]
-                self._store.append(table, pa.Table.from_arrays(arrays, schema=schema), app=self._app, sequence=step)
+            content = columns(fresh, self._settings)
+            return pa.Table.from_arrays([pa.array(content[field.name], field.type) for field in schema], schema=schema)
+
+        if rows:
+            self._store.append(table, beyond, app=self._app, sequence=step)
             rows.clear()
         elif not self._store.exists(table):
             self._store.append(table, schema.empty_table(), app=self._app, sequence=0)

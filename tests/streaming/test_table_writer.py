@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from stream_lab import MINUTE, START, TASKS, FakeChampion, as_raw, easy_stream, label, make_machine, make_project
 
+import core.store
 from core.errors import StoreError
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, corrections_schema, examples_schema, predictions_schema
@@ -144,3 +145,27 @@ def test_corrections_and_dead_letters_go_where_they_belong(lab):
     writer.add(machine.process([label(0, "a", START, 1), label(1, "a", START, 0), label(2, "a", START, 7)]))
     assert [len(rows) for rows in (writer._predictions, writer._examples, writer._corrections)] == [0, 0, 1]
     assert isinstance(writer._corrections[0], Correction)
+
+
+def test_of_two_writers_of_one_partition_the_slower_adds_only_what_the_other_had_not(lab, monkeypatch):
+    """A worker that was taken for dead flushes in the middle of its successor's flush."""
+    project, machine, store, writer = lab(online=["prior"])
+    records = as_raw(easy_stream("binary", 60))
+    ahead, successor = make_machine(project), TableWriter(store, project.settings, 3)
+    writer.add(machine.process(records[:40]))
+    successor.add(ahead.process(records))
+    original, late = core.store.write_deltalake, [writer]
+
+    def write(*args, **how):
+        if late:
+            late.pop().flush(machine.state.step)
+        original(*args, **how)
+
+    monkeypatch.setattr(core.store, "write_deltalake", write)
+    successor.flush(ahead.state.step)
+    for table, count in (
+        (PREDICTIONS, ahead.state.books.events.predicted),
+        (EXAMPLES, ahead.state.books.events.joined),
+    ):
+        ids = store.read(table)["id"].to_pylist()
+        assert len(ids) == len(set(ids)) == count
