@@ -12,7 +12,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -272,6 +272,13 @@ class Ledger:
         """Release every version that `owner` pinned."""
         with self.transaction():
             self._connection.execute("DELETE FROM pins WHERE owner = ?", (owner,))
+
+    def unpin_all_but(self, owners: Collection[str]) -> None:
+        """Release every version that none of `owners` pinned."""
+        with self.transaction():
+            self._connection.execute(  # only question marks are put into the text
+                f"DELETE FROM pins WHERE owner NOT IN ({', '.join('?' * len(owners))})", tuple(owners)
+            )
 
     def pinned(self, table: str) -> list[int]:
         """Return the pinned versions of a table, ascending."""

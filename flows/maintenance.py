@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from typing import Any
 
 from prefect import flow
@@ -28,11 +29,17 @@ def maintenance(project: str, state: str | None = None, retention_hours: int = 1
     Returns
     -------
     list of dict
-        One entry a table: files compacted, written and removed.
+        One entry a table: files compacted, written and removed, and pinned versions that are gone.
+
+    Raises
+    ------
+    StoreError
+        If a table could not be maintained; the others were.
     """
     end_with_starter()
     logging.getLogger("headrace").setLevel(logging.INFO)
     from core.audit import Ledger
+    from core.errors import StoreError
     from core.project import load_project
     from core.store import TableStore
     from flows.upkeep import maintain_tables
@@ -45,4 +52,6 @@ def maintenance(project: str, state: str | None = None, retention_hours: int = 1
         ledger.close()
     for entry in done:
         _log.info("%s", entry)
-    return done
+    if problems := [entry.problem for entry in done if entry.problem]:
+        raise StoreError("; ".join(problems))
+    return [asdict(entry) for entry in done]

@@ -3,7 +3,8 @@
 1. `decide`, one ledger transaction: the lease is checked, and what is to be promoted, with the records that
    say so, is kept in the request. From here on the promotion is done; before, nothing has happened.
 2. `carry_out`: the alias moves, only from the champion that the decision was made against.
-3. One ledger transaction: the records, the request closed, its pins released.
+3. One ledger transaction: the records, the request closed, its pins released. With a promotion all pins go but
+   those of the new champion, the previous one and open requests: the data of what is retired need not be kept.
 
 A run that dies behind 1 is followed by the dispatcher, which does 2 and 3 again: both may be repeated. The
 ledger is never locked while MLflow is waited for: a run that stalls there would stall every service.
@@ -18,6 +19,11 @@ from core.registry import CHAMPION, ModelVersion, Registry
 from flows.lease import PROMOTING, Lease, alert_failure, find
 
 Bodies = list[tuple[RecordKind, dict[str, Any]]]
+
+
+def pin_owner(version: int) -> str:
+    """Return the name under which a model version pins what it was trained on."""
+    return f"model-{version}"
 
 
 def decide(lease: Lease, version: ModelVersion, expected: int | None, records: Bodies, reasons: list[str]) -> None:
@@ -88,8 +94,16 @@ def _close(ledger: Ledger, request: RetrainRequest, refusal: str | None) -> str 
             ledger.record(kind, f"{request.id}/{request.attempt}", event_time=request.event_time, body=said)
         if refusal:
             alert_failure(ledger, request, reasons)
+            ledger.unpin(pin_owner(promotion["version"]))
+            ledger.unpin(request.id)
         else:
             key = str(promotion["version"])
             ledger.record("promotion", key, event_time=promotion["effective_at"], body=promotion)
-        ledger.unpin(request.id)
+            _release_pins(ledger, promotion)
     return refusal or f"version {promotion['version']} is champion"
+
+
+def _release_pins(ledger: Ledger, promotion: dict[str, Any]) -> None:
+    serving = [version for version in (promotion["version"], promotion["previous"]) if version is not None]
+    still_open = [request.id for request in ledger.open_requests()]
+    ledger.unpin_all_but([*(pin_owner(version) for version in serving), *still_open])

@@ -23,7 +23,7 @@ from flows.evaluation import CHALLENGER_BLEND, Evaluation, evaluate
 from flows.examples import DataVersion, Examples, missing_columns, read_examples
 from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
 from flows.lease import Lease
-from flows.promotion import Bodies, carry_out, decide
+from flows.promotion import Bodies, carry_out, decide, pin_owner
 from flows.records import data_cut, records_of, registration
 from flows.references import Validation, write_reference
 from flows.search import SearchResult, fit, search
@@ -200,7 +200,7 @@ class Retraining:
         """Register the refitted model with what it was made from."""
         self.version = self.registry.register(self._final.pipeline, self._registration())
         self.run_id = self.version.run_id
-        self._pin(f"model-{self.version.version}")
+        self._pin(pin_owner(self.version.version))
         return f"version {self.version.version}"
 
     def verify(self) -> str:

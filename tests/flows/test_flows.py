@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from flows_lab import Toy, examples, make_toy, write_project
 
-from core.errors import ProjectCodeError, UsageError
+from core.errors import ProjectCodeError, StoreError, UsageError
 from core.registry import Registry
 from core.status import write_status
 from flows.candidates import build, candidates
@@ -86,6 +86,26 @@ def test_maintenance_keeps_pinned_versions_readable(toy: Toy):
     assert (entry["table"], entry["files_removed"]) == ("examples", 2)
     assert len(toy.store.read("examples", version=0)) == 2_000
     assert len(toy.store.read("examples")) == 2_050
+
+
+def test_a_table_that_cannot_be_maintained_keeps_none_from_it_and_fails_the_flow(toy: Toy, caplog):
+    predictions = toy.project.tables / "predictions"
+    toy.store.append("predictions", toy.table, app="test", sequence=1)
+    (log,) = (predictions / "_delta_log").glob("*.json")
+    log.write_text("{not json")
+    toy.append(examples(toy.project, 50, seed=3))
+    with pytest.raises(StoreError, match="table 'predictions'"):
+        maintenance.fn(**arguments(toy), retention_hours=0)
+    assert len(list((toy.project.tables / "examples").glob("*.parquet"))) == 1
+    assert "table 'predictions'" in caplog.text
+
+
+def test_a_pin_on_a_version_that_is_gone_is_reported(toy: Toy, caplog):
+    toy.ledger.pin("examples", 77, "model-1")
+    toy.append(examples(toy.project, 50, seed=3))
+    (entry,) = maintenance.fn(**arguments(toy), retention_hours=0)
+    assert (entry["versions_gone"], entry["files_vacuumed"]) == ((77,), 2)
+    assert "77" in caplog.text
 
 
 def test_a_projects_own_candidate_is_served_where_its_file_is_not_imported(tmp_path: Path):

@@ -14,7 +14,7 @@ from flows_lab import BATCH, Toy, later, make_toy
 from core.audit import Ledger
 from core.durations import DAY
 from core.errors import RegistryError
-from core.registry import CHAMPION, PREVIOUS, Registry
+from core.registry import CHAMPION, PREVIOUS, ModelVersion, Registry
 from core.tables import CORRECTIONS, corrections_schema
 from flows import training
 from flows.execution import execute
@@ -213,6 +213,27 @@ def test_a_decided_promotion_of_a_version_that_was_deleted_ends(toy: Toy):
     registry._client.delete_model_version(toy.project.settings.name, "1")
     assert "deleted" in carry_out(toy.ledger, registry, "r1")
     assert toy.ledger.open_requests() == []
+    assert toy.ledger.pinned("examples") == []
+
+
+def test_a_promotion_releases_the_data_of_what_is_retired(toy: Toy):
+    class Models:
+        def alias(self, _name: str) -> ModelVersion:
+            return ModelVersion(2, "run", {})
+
+        def versions(self) -> list[ModelVersion]:
+            return [ModelVersion(number, "run", {}) for number in (1, 2, 3)]
+
+        def promote(self, version: int, *, expected: int | None) -> None:
+            assert (version, expected) == (3, 2)
+
+    for number, owner in enumerate(["model-1", "gated-7", "model-2", "r1", "model-3"]):
+        toy.ledger.pin("examples", number, owner)
+    toy.request("r1")
+    decide(take(toy.ledger, "r1", None), ModelVersion(3, "run", {"effective_at": "5"}), 2, [], [])
+    assert toy.ledger.pinned("examples") == [0, 1, 2, 3, 4]
+    assert carry_out(toy.ledger, Models(), "r1") == "version 3 is champion"
+    assert toy.ledger.pinned("examples") == [2, 4]
 
 
 def test_a_stalled_run_can_neither_undo_nor_repeat_a_decided_promotion(toy: Toy):
