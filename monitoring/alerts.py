@@ -2,7 +2,7 @@
 
 An alert is in the ledger, waiting, before it is sent, and is sent at least once: what became of a try is
 written down after it. Every try of an alert carries the same ``Idempotency-Key``, so that a receiver that
-looks at it sees the alert exactly once.
+looks at it sees the alert exactly once. Only an answer of 2xx is a receipt.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from core.audit import Ledger, LedgerRecord, WaitingAlert
 from core.errors import HeadraceError
@@ -24,7 +25,7 @@ from core.settings import AlertSettings
 log = logging.getLogger(__name__)
 
 SendAlert = Callable[[LedgerRecord], None]
-"""Sends one alert; raises HeadraceError if it is to be tried again."""
+"""Sends one alert; raises RefusedError if it cannot be sent at all, HeadraceError if it is to be tried again."""
 
 TIMEOUT_S = 5.0
 LONGEST_BACKOFF_S = 300.0
@@ -32,7 +33,24 @@ GIVE_UP_AFTER_S = 3 * 86_400.0
 IN_A_ROW = 5
 """Failed tries after which the alerts behind get their turn: it may be this alert that cannot be received."""
 
-_TRY_AGAIN = {408, 425, 429}
+_BUSY = {408, 425, 429}
+_NOT_LET_IN = {401, 403, 404, 407}
+"""Mostly an address or a key that somebody has yet to mend."""
+
+_LONGEST_ADDRESS = 200
+
+
+class RefusedError(HeadraceError):
+    """The receiver will never take this alert."""
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    """Makes an error of a redirection: urllib would follow it with a GET that leaves the alert behind."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: Any, headers: Any, newurl: str) -> None:
+        raise HeadraceError(
+            f"the webhook is at {newurl[:_LONGEST_ADDRESS]} now (HTTP {code}); set alerts.webhook to it if you trust it"
+        )
 
 
 def make_sender(settings: AlertSettings) -> SendAlert:
@@ -61,27 +79,33 @@ def post(url: str, alert: LedgerRecord, *, timeout_s: float = TIMEOUT_S) -> None
 
     Raises
     ------
+    RefusedError
+        If it refused this alert for good: trying again would hold back every later one.
     HeadraceError
-        If the webhook cannot be reached, is busy or broken. A refusal for good (another 4xx) is
-        logged and not repeated: it would hold back every later alert.
+        If it cannot be reached, is busy, broken, somewhere else, or does not let us in (yet).
     """
     name = idempotency_key(alert)
     body = json.dumps({"kind": "alert", "id": name, "key": alert.key, "event_time": alert.event_time, **alert.body})
-    if not url.startswith(("http://", "https://")):
-        log.error("alert %s: alerts.webhook %r is not an http(s) address; not sent", alert.key, url)
-        return
     headers = {"Content-Type": "application/json", "Idempotency-Key": name}
     try:
-        request = urllib.request.Request(url, body.encode(), headers, method="POST")  # noqa: S310
-        with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310
+        request = urllib.request.Request(url, body.encode(), headers, method="POST")  # noqa: S310 - settings want http(s)
+        with urllib.request.build_opener(_NoRedirection).open(request, timeout=timeout_s):
             return
+    except HeadraceError as error:
+        raise HeadraceError(f"alert {alert.key}: {error}") from error
     except urllib.error.HTTPError as error:
-        if error.code < 500 and error.code not in _TRY_AGAIN:
-            log.error("alert %s: the webhook refused it for good: HTTP %s", alert.key, error.code)  # noqa: TRY400
-            return
-        raise HeadraceError(f"alert {alert.key}: the webhook answered HTTP {error.code}") from error
+        with error:
+            raise _refusal(f"alert {alert.key}: the webhook answered HTTP {error.code}", error.code) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise HeadraceError(f"alert {alert.key}: the webhook cannot be reached: {error}") from error
+
+
+def _refusal(said: str, code: int) -> HeadraceError:
+    if code in _NOT_LET_IN:
+        return HeadraceError(f"{said}; mend alerts.webhook, or the receiver")
+    if 400 <= code < 500 and code not in _BUSY:
+        return RefusedError(f"{said}, a refusal for good")
+    return HeadraceError(said)
 
 
 class AlertOutbox:
@@ -124,7 +148,7 @@ class AlertOutbox:
             stop.wait(poll_s)
 
     def flush(self) -> int:
-        """Send the waiting alerts until one fails; return how many were sent.
+        """Send the waiting alerts until one fails; return how many were received.
 
         Raises
         ------
@@ -134,23 +158,31 @@ class AlertOutbox:
         if self._failures and self._clock() < self._not_before:
             return 0
         waiting = sorted(self._ledger.waiting_alerts(), key=lambda entry: (entry.tries // IN_A_ROW, entry.sequence))
-        for done, entry in enumerate(waiting):
+        sent = 0
+        for entry in waiting:
             try:
                 self._send(entry.record)
+            except RefusedError as error:
+                self._give_up(entry, str(error))
             except HeadraceError as error:
                 self._failed(entry, str(error))
-                return done
+                break
+            else:
+                self._ledger.alert_tried(entry.sequence, "sent")
+                sent += 1
             self._failures = 0
-            self._ledger.alert_tried(entry.sequence, "sent")
-        return len(waiting)
+        return sent
 
     def _failed(self, entry: WaitingAlert, problem: str) -> None:
         if self._now() - entry.record.written_at > GIVE_UP_AFTER_S:
-            self._ledger.alert_tried(entry.sequence, "given up", problem)
-            log.error("alert %s is given up after %d tries: %s", entry.record.key, entry.tries + 1, problem)
+            self._give_up(entry, problem)
         else:
             self._ledger.alert_tried(entry.sequence, "waiting", problem)
         self._back_off(problem)
+
+    def _give_up(self, entry: WaitingAlert, problem: str) -> None:
+        self._ledger.alert_tried(entry.sequence, "given up", problem)
+        log.error("alert %s is given up after %d tries: %s", entry.record.key, entry.tries + 1, problem)
 
     def _back_off(self, problem: str) -> None:
         wait = min(2.0**self._failures, LONGEST_BACKOFF_S)

@@ -29,7 +29,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 @contextmanager
-def webhook(*answers: int) -> Iterator[tuple[str, list[dict[str, object]]]]:
+def webhook(*answers: int, location: str | None = None) -> Iterator[tuple[str, list[dict[str, object]]]]:
     """Serve the given answers in turn, then 200; yield the address and what came, with its idempotency key."""
     came: list[dict[str, object]] = []
     waiting = list(answers)
@@ -38,7 +38,16 @@ def webhook(*answers: int) -> Iterator[tuple[str, list[dict[str, object]]]]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             came.append(body | {"header": self.headers["Idempotency-Key"]})
+            self.answer()
+
+        def do_GET(self) -> None:
+            came.append({"key": None})
+            self.answer()
+
+        def answer(self) -> None:
             self.send_response(waiting.pop(0) if waiting else 200)
+            if location is not None:
+                self.send_header("Location", location)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -52,6 +61,11 @@ def webhook(*answers: int) -> Iterator[tuple[str, list[dict[str, object]]]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def became(ledger: Ledger) -> list[tuple[str, int, str | None]]:
+    """What the ledger says of each alert: status, tries, problem."""
+    return [tuple(row) for row in ledger._rows("SELECT status, tries, problem FROM alerts ORDER BY sequence", ())]
 
 
 def test_alerts_are_sent_in_order_once_and_the_mark_outlives_the_process(ledger, tmp_path):
@@ -178,20 +192,56 @@ def test_the_webhook_gets_each_alert_as_json(ledger):
     assert came[0]["reasons"] == ["reason 0"]
 
 
-def test_a_busy_webhook_is_tried_again_and_a_refusal_for_good_is_not(ledger):
+@pytest.mark.parametrize("code", [401, 403, 404, 407, 408, 429, 500, 503])
+def test_what_may_pass_is_tried_again(ledger, code):
     now = [0.0]
-    with webhook(503, 200, 400) as (url, came):
+    with webhook(code) as (url, came):
         outbox = AlertOutbox(ledger, make_sender(AlertSettings(webhook=url)), clock=lambda: now[0])
         assert outbox.flush() == 0
+        status, tries, problem = became(ledger)[0]
+        assert (status, tries) == ("waiting", 1)
+        assert f"HTTP {code}" in problem
         now[0] = 10.0
         assert outbox.flush() == 3
     assert [body["key"] for body in came] == ["w0", "w0", "w1", "w2"]
+    assert [status for status, _, _ in became(ledger)] == ["sent"] * 3
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://[bad/"])
-def test_a_webhook_that_is_not_there_holds_the_alerts(ledger, url):
-    assert AlertOutbox(ledger, make_sender(AlertSettings(webhook=url))).flush() == 0
+@pytest.mark.parametrize("code", [400, 405, 410, 413, 422])
+def test_what_is_refused_for_good_is_given_up_and_not_called_sent(ledger, code, caplog):
+    with webhook(200, code) as (url, came):
+        outbox = AlertOutbox(ledger, make_sender(AlertSettings(webhook=url)))
+        assert outbox.flush() == 2
+        assert outbox.flush() == 0
+    assert [body["key"] for body in came] == ["w0", "w1", "w2"]
+    assert [status for status, _, _ in became(ledger)] == ["sent", "given up", "sent"]
+    assert f"HTTP {code}" in became(ledger)[1][2]
+    assert "alert w1 is given up" in caplog.text
 
 
-def test_an_address_that_is_no_web_address_is_never_opened(ledger):
-    assert AlertOutbox(ledger, make_sender(AlertSettings(webhook="file:///etc/passwd"))).flush() == 3
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirection_is_not_followed_and_the_alert_waits(ledger, code):
+    now = [0.0]
+    with webhook() as (elsewhere, strayed), webhook(code, location=elsewhere) as (url, came):
+        outbox = AlertOutbox(ledger, make_sender(AlertSettings(webhook=url)), clock=lambda: now[0])
+        assert outbox.flush() == 0
+        status, _, problem = became(ledger)[0]
+        assert status == "waiting"
+        assert elsewhere in problem
+        assert f"HTTP {code}" in problem
+        now[0] = 10.0
+        assert outbox.flush() == 3
+    assert strayed == []
+    assert [body["key"] for body in came] == ["w0", "w0", "w1", "w2"]
+
+
+@pytest.mark.parametrize("location", [None, "", "ftp://127.0.0.1/x", "file:///etc/passwd", "http://[bad/"])
+def test_a_redirection_to_nowhere_is_a_failure_as_others(ledger, location):
+    with webhook(302, location=location) as (url, _):
+        assert AlertOutbox(ledger, make_sender(AlertSettings(webhook=url))).flush() == 0
+    assert became(ledger)[0][:2] == ("waiting", 1)
+
+
+def test_a_webhook_that_is_not_there_holds_the_alerts(ledger):
+    assert AlertOutbox(ledger, make_sender(AlertSettings(webhook="http://127.0.0.1:9/"))).flush() == 0
+    assert [status for status, _, _ in became(ledger)] == ["waiting"] * 3
