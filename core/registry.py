@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -220,9 +219,10 @@ class Registry:
         entry = _version(self._client.get_model_version(self._name, str(version)))
         source = self._client.get_model_version_download_uri(self._name, str(version))
         with tempfile.TemporaryDirectory(prefix="headrace-model-") as folder:
-            private = Path(folder) / "model"
-            kept = Path(download_artifacts(artifact_uri=source, tracking_uri=self._project.tracking_uri))
-            shutil.copytree(kept, private, symlinks=True)
+            # Without a place of ours MLflow makes one that nobody removes, or names its own files, which may change.
+            private = Path(
+                download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=self._project.tracking_uri)
+            )
             try:
                 check_model_files(private, entry.tags.get("digest"))
             except RegistryError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from pathlib import Path
 
@@ -125,6 +126,39 @@ def test_an_alias_to_a_version_that_is_gone_is_an_error(registry: Registry, monk
     monkeypatch.setattr(registry, "_aliases", lambda: {CHAMPION: version + 100})
     with pytest.raises(RegistryError, match="which is not there"):
         registry.alias(CHAMPION)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_model_that_came_from_afar_leaves_nothing_behind(
+    project: Project, registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: bool
+):
+    """An artifact store that is not this machine's: what it sends is put where MLflow is told, or where it likes."""
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry as stores
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    class Afar(LocalArtifactRepository):
+        download_artifacts = ArtifactRepository.download_artifacts
+
+        def __init__(self, address: str, *_: object, **__: object) -> None:
+            super().__init__(address.removeprefix("afar:"))
+
+        def _download_file(self, *where: str, **there: str) -> None:
+            if fails:
+                raise OSError("connection lost")
+            super()._download_file(*where, **there)
+
+    version = register(registry)
+    monkeypatch.setitem(stores._registry, "afar", Afar)
+    address = f"afar:{files(project, registry, version)}"
+    monkeypatch.setattr(registry._client, "get_model_version_download_uri", lambda *_: address)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if fails:
+        with pytest.raises(RegistryError, match="while downloading"):
+            registry.load(version)
+    else:
+        assert registry.load(version).predict(ROWS) == registry.wrap(fitted()).predict(ROWS)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_changed_files_are_not_loaded(project: Project, registry: Registry):
