@@ -18,6 +18,9 @@ WEEK = 7 * DAY
 EARLIEST, LATEST = 0, 253_402_300_799_000
 """The first and the last time that is accepted, ms: 1970 to 9999."""
 
+LONGEST = 36_500 * DAY
+"""The longest duration of the project file, ms: several of them after any event are still before `LATEST`."""
+
 _UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
 

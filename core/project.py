@@ -16,13 +16,15 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 from pydantic import ValidationError
-from yaml.nodes import MappingNode, Node, SequenceNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from core.durations import format_duration, parse_duration
 from core.errors import ProjectCodeError, SettingsError
 from core.records import outcome_reader
-from core.settings import Section, Settings
+from core.settings import AS_WRITTEN, Section, Settings
 
 FILE_NAME = "headrace.yaml"
+_LIMITS = {"greater_than_equal": "must be at least", "less_than_equal": "must be at most"}
 OBJECT_STORES = ("s3", "gs", "abfs", "abfss")
 
 
@@ -193,7 +195,7 @@ def parse_settings(text: str, where: str = FILE_NAME) -> Settings:
     if twice := list(_keys_given_twice(root)):
         raise SettingsError("\n".join(f"{where}:{line}: {key}: is given twice; remove one" for line, key in twice))
     try:
-        settings = Settings.model_validate(content)
+        settings = Settings.model_validate(content, context=AS_WRITTEN)
     except ValidationError as error:
         lines = [_explain(dict(item), root, where) for item in error.errors()]
         raise SettingsError("\n".join(dict.fromkeys(lines))) from error
@@ -225,15 +227,16 @@ def _keys_given_twice(node: Node) -> Iterator[tuple[int, str]]:
 def _explain(item: dict[str, Any], root: Node, where: str) -> str:
     location = [part for part in item["loc"] if not _is_type_tag(part)]
     key = ".".join(str(part) for part in location) or "the file"
-    line = _line_of(root, location)
-    return f"{where}:{line}: {key}: {_problem(item, location)}"
+    line, node = _place_of(root, location)
+    written = node.value if isinstance(node, ScalarNode) else ""
+    return f"{where}:{line}: {key}: {_problem(item, location, written)}"
 
 
 def _is_type_tag(part: object) -> bool:
     return isinstance(part, str) and (part in {"bool", "int", "float", "str"} or "[" in part)
 
 
-def _problem(item: dict[str, Any], location: list[Any]) -> str:
+def _problem(item: dict[str, Any], location: list[Any], written: str) -> str:
     kind, message = item["type"], str(item["msg"]).removeprefix("Value error, ")
     if kind == "extra_forbidden":
         return f"unknown setting; {_nearest(location)}"
@@ -241,11 +244,21 @@ def _problem(item: dict[str, Any], location: list[Any]) -> str:
         return f"is missing; add '{location[-1]}: ...'"
     if kind == "string_pattern_mismatch":
         return f"{item['input']!r} does not match {item['ctx']['pattern']}; rename it"
+    if kind in _LIMITS and _is_duration(written):
+        return f"{_LIMITS[kind]} {format_duration(next(iter(item['ctx'].values())))} (got {written!r})"
     return (
         f"{message[:1].lower()}{message[1:]} (got {item['input']!r})"
         if not isinstance(item["input"], dict)
         else message
     )
+
+
+def _is_duration(written: str) -> bool:
+    try:
+        parse_duration(written)
+    except ValueError:
+        return False
+    return True
 
 
 def _nearest(location: list[Any]) -> str:
@@ -287,16 +300,21 @@ def _section_in(annotation: Any) -> Any:
 
 
 def _line_of(root: Node, location: list[Any]) -> int:
+    return _place_of(root, location)[0]
+
+
+def _place_of(root: Node, location: list[Any]) -> tuple[int, Node | None]:
+    """Return the line of a setting and what is written there, or the line where it is missing."""
     node, line = root, 1
     for part in location:
         if isinstance(node, MappingNode):
             match = next(((key, value) for key, value in node.value if key.value == str(part)), None)
             if match is None:
-                return line
+                return line, None
             line, node = match[0].start_mark.line + 1, match[1]
         elif isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
             line = node.start_mark.line + 1
         else:
-            return line
-    return line
+            return line, None
+    return line, node

@@ -2,12 +2,14 @@
 
 Everything has a default but ``name``, ``id``, ``time``, ``fields`` and ``label``. What is wrong is
 reported by :mod:`core.project` with the line, the key and the fix. Durations are written ``28d``,
-``6h``, ``90m`` and held in milliseconds.
+``6h``, ``90m`` and held in milliseconds. Minima and maxima keep out what would stop the loop without an error.
 """
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -15,21 +17,33 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from core.durations import DAY, HOUR, LATEST, MINUTE, WEEK, parse_duration
+from core.durations import DAY, HOUR, LONGEST, MINUTE, SECOND, WEEK, parse_duration
 
 Task = Literal["binary", "multiclass", "regression"]
 Kind = Literal["number", "category", "bool", "text"]
 
 
-def _duration(value: object) -> object:
-    return value if isinstance(value, int) and not isinstance(value, bool) else parse_duration(value)
+AS_WRITTEN = {"as_written": True}
+"""Validation context of what a person wrote: a duration needs its unit there."""
+
+LARGEST_SEED = 2**32 - 1
+"""What numpy and scikit-learn take."""
 
 
-Duration = Annotated[int, BeforeValidator(_duration), Field(ge=0, le=LATEST)]
+def _duration(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return parse_duration(value)
+    if (info.context or {}).get("as_written"):
+        raise ValueError(f"a duration needs a unit; write {abs(value)}d, {abs(value)}h or {abs(value)}s")
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_duration), Field(ge=0, le=LONGEST)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, le=10.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
@@ -49,6 +63,8 @@ class _Bounded(Section):
 
     @model_validator(mode="after")
     def _bounds_leave_something(self) -> Self:
+        if any(bound is not None and isnan(bound) for bound in (self.minimum, self.maximum)):
+            raise ValueError("minimum or maximum is not a number, so that nothing would be refused; write a number")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError("minimum is larger than maximum; swap them")
         return self
@@ -78,11 +94,20 @@ class LabelSettings(_Bounded):
     positive: bool | int | float | str = Field(True, description="binary: the outcome that counts as 1")
     negative: bool | int | float | str = Field(False, description="binary: the outcome that counts as 0")
     classes: list[str] = Field([], description="multiclass: all the classes there are; learned from labels if left out")
-    max_classes: PositiveInt = Field(
-        200, description="multiclass without classes: distinct ones learned; a label of a later one is dead-lettered"
+    max_classes: int = Field(
+        200,
+        ge=2,
+        description="multiclass without classes: distinct ones learned; a label of a later one is dead-lettered",
     )
     minimum: float | None = Field(None, description="regression: the smallest outcome accepted")
     maximum: float | None = Field(None, description="regression: the largest outcome accepted")
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_to_tell_apart(cls, value: list[str]) -> list[str]:
+        if len(value) == 1 or len(set(value)) < len(value):
+            raise ValueError("needs two classes or more, each once; leave it out to have them learned from labels")
+        return value
 
 
 class OneTopicSettings(Section):
@@ -169,18 +194,18 @@ class BatchSettings(Section):
         description="model families: gradient_boosting, linear, forest; or file.py:function",
     )
     trials: PositiveInt = Field(4, description="settings that are tried for each family")
-    max_rows: PositiveInt = Field(500_000, description="the latest rows that are used to train")
-    search_rows: PositiveInt = Field(40_000, description="rows used while searching")
-    holdout: Duration = Field(WEEK, description="the latest span, kept for the comparison with the champion")
+    max_rows: int = Field(500_000, ge=100, description="the latest rows that are used to train")
+    search_rows: int = Field(40_000, ge=100, description="rows used while searching")
+    holdout: Duration = Field(WEEK, ge=SECOND, description="the latest span, kept for the comparison with the champion")
     threads: PositiveInt = Field(2, description="threads used by a fit")
-    seed: int = Field(20130101, description="seed of the search")
+    seed: int = Field(20130101, ge=0, le=LARGEST_SEED, description="seed of the search")
 
 
 class WindowSettings(Section):
     """The spans over which drift and quality are judged."""
 
-    span: Duration = Field(WEEK, ge=1_000, description="length of a window, in event time")
-    sample: PositiveInt = Field(5_000, description="rows of a window (and of the reference) given to Evidently")
+    span: Duration = Field(WEEK, ge=SECOND, description="length of a window, in event time")
+    sample: int = Field(5_000, ge=100, description="rows of a window (and of the reference) given to Evidently")
 
 
 class DriftSettings(Section):
@@ -207,11 +232,11 @@ class RetrainSettings(Section):
     """When the batch model is fitted again."""
 
     bootstrap_after: Duration = Field(4 * WEEK, description="event time from the first event to the first fit")
-    every: Duration | None = Field(4 * WEEK, ge=1_000, description="event time between scheduled fits; null for none")
+    every: Duration | None = Field(4 * WEEK, ge=SECOND, description="event time between scheduled fits; null for none")
     on_drift: bool = Field(True, description="whether drift may start a fit")
     min_examples: PositiveInt = Field(1_000, description="labelled examples below which nothing is fitted")
     duration: Duration = Field(HOUR, description="event time that a fit takes in lockstep")
-    timeout: Duration = Field(30 * MINUTE, description="wall-clock time after which a run counts as dead")
+    timeout: Duration = Field(30 * MINUTE, ge=MINUTE, description="wall-clock time after which a run counts as dead")
 
 
 class GateSettings(Section):
@@ -230,7 +255,14 @@ class GateSettings(Section):
 class AlertSettings(Section):
     """Where alerts are sent after they are written."""
 
-    webhook: str | None = Field(None, description="URL that gets each alert as JSON by POST")
+    webhook: str | None = Field(None, description="http(s) address that gets each alert as JSON by POST")
+
+    @field_validator("webhook")
+    @classmethod
+    def _on_the_web(cls, value: str | None) -> str | None:
+        if value is not None and not _is_web_address(value):
+            raise ValueError("is no web address; write http://... or https://..., or leave it out")
+        return value
 
 
 class StateSettings(Section):
@@ -247,13 +279,13 @@ class StateSettings(Section):
         "project must reach; the state folder if left out",
     )
     commit_every: Duration = Field(100, description="wall-clock time after which what was predicted is committed")
-    snapshot_every: Duration = Field(MINUTE, description="wall-clock time between snapshots of the learners")
+    snapshot_every: Duration = Field(MINUTE, ge=SECOND, description="wall-clock time between snapshots of the learners")
     recover_within: Duration = Field(
         5_000,
         description="busy time after which a snapshot is made early: about what a restart has to work through again",
     )
     flush_rows: PositiveInt = Field(50_000, description="rows after which the tables are written")
-    flush_every: Duration = Field(MINUTE, description="wall-clock time after which the tables are written")
+    flush_every: Duration = Field(MINUTE, ge=SECOND, description="wall-clock time after which the tables are written")
     max_pending: PositiveInt = Field(
         500_000, description="events that may wait for their label, a partition; changed by rebuild-state"
     )
@@ -262,7 +294,7 @@ class StateSettings(Section):
     )
     deadline: Duration = Field(
         MINUTE,
-        ge=1_000,
+        ge=SECOND,
         description="time that one poll, commit, flush or snapshot may take before the worker gives up",
     )
     session_timeout: Duration = Field(
@@ -351,6 +383,10 @@ class Settings(Section):
             raise ValueError(f"path {inside[0]!r} is a value, so that there can be no {inside[1]!r} in it")
         if self.events_topic == self.labels_topic and self.topics.kind is None:
             raise ValueError("events and labels share a topic; say with topics.kind how to tell them apart")
+        if self.retrain.min_examples > self.batch.max_rows:
+            raise ValueError("retrain.min_examples is larger than batch.max_rows: nothing would ever be fitted")
+        if self.gates.min_holdout_rows >= self.batch.max_rows:
+            raise ValueError("gates.min_holdout_rows leaves nothing of batch.max_rows: nothing would ever be promoted")
         if not self.batch_kinds:
             raise ValueError("no feature that a model can use; text must be turned into numbers or categories")
         return self
@@ -406,6 +442,16 @@ class Settings(Section):
     def expert_names(self) -> list[str]:
         """Every expert that can appear in a prediction: the champion first."""
         return ["champion", *(expert.name for expert in self.online)]
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    known = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    return known and text.isprintable() and " " not in text
 
 
 def _same_but_for_case(names: list[str]) -> tuple[str, str] | None:

@@ -148,7 +148,7 @@ def test_classes_are_learned_up_to_the_bound():
 
 @pytest.mark.parametrize(
     ("label", "task"),
-    [("{path: y, max_classes: 1, classes: [a, b, c]}", "multiclass"), ("{path: y, max_classes: 1}", "regression")],
+    [("{path: y, max_classes: 2, classes: [a, b, c]}", "multiclass"), ("{path: y, max_classes: 2}", "regression")],
 )
 def test_known_classes_and_numbers_are_not_counted(label, task):
     vocabulary = Vocabulary.of(settings_with(label, task))

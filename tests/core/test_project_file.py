@@ -7,6 +7,7 @@ import pytest
 from core.durations import DAY
 from core.errors import SettingsError
 from core.project import load_project, parse_settings
+from core.settings import Settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 GOOD = """name: shop
@@ -54,7 +55,31 @@ def with_line(line: str) -> str:
         (with_line("windows: {zzzz: 7d}"), 10, ["windows.zzzz", "known here: span, sample"]),
         (with_line("windows: {span: 7 days}"), 10, ["windows.span", "not a duration", "28d, 6h"]),
         (with_line("windows: {span: -5}"), 10, ["windows.span"]),
-        (with_line("retrain:\n  every: 0s"), 11, ["retrain.every", "1000"]),
+        (with_line("windows: {span: 30}"), 10, ["windows.span", "needs a unit", "30d, 30h or 30s", "got 30"]),
+        (with_line("order: {max_wait: 0}"), 10, ["order.max_wait", "needs a unit"]),
+        (with_line("retrain:\n  every: 28"), 11, ["retrain.every", "needs a unit"]),
+        (with_line("retrain:\n  every: 0s"), 11, ["retrain.every", "must be at least 1s (got '0s')"]),
+        (with_line("retrain: {timeout: 0s}"), 10, ["retrain.timeout", "must be at least 1m (got '0s')"]),
+        (with_line("retrain: {duration: 101000w}"), 10, ["retrain.duration", "must be at most 36500d"]),
+        (with_line("batch: {seed: -1}"), 10, ["batch.seed", "greater than or equal to 0"]),
+        (with_line("batch: {seed: 4294967296}"), 10, ["batch.seed", "4294967295"]),
+        (with_line("batch: {holdout: 0s}"), 10, ["batch.holdout", "must be at least 1s"]),
+        (with_line("batch: {max_rows: 99}"), 10, ["batch.max_rows", "100"]),
+        (with_line("batch: {search_rows: 1}"), 10, ["batch.search_rows", "100"]),
+        (with_line("batch: {max_rows: 999}"), 1, ["retrain.min_examples", "batch.max_rows", "nothing would ever"]),
+        (
+            with_line("batch: {max_rows: 5000}\ngates: {min_holdout_rows: 5000}"),
+            1,
+            ["gates.min_holdout_rows", "batch.max_rows", "nothing would ever"],
+        ),
+        (with_line("windows: {sample: 1}"), 10, ["windows.sample", "100"]),
+        (with_line("state: {snapshot_every: 0s}"), 10, ["state.snapshot_every", "must be at least 1s"]),
+        (with_line("state: {flush_every: 10ms}"), 10, ["state.flush_every", "must be at least 1s"]),
+        (with_line("alerts: {webhook: hooks.example.org}"), 10, ["alerts.webhook", "no web address", "https://"]),
+        (with_line("alerts:\n  webhook: file:///etc/passwd"), 11, ["alerts.webhook", "no web address"]),
+        (with_line("alerts: {webhook: 'http://[bad/'}"), 10, ["alerts.webhook", "no web address"]),
+        (with_line("alerts: {webhook: 'https:///hook'}"), 10, ["alerts.webhook", "no web address"]),
+        (with_line("alerts: {webhook: 'https://example.org/a b'}"), 10, ["alerts.webhook", "no web address"]),
         (with_line("task: ranking"), 10, ["task", "binary", "ranking"]),
         (with_line("online: [linear, linear]"), 1, ["two online experts have the same name"]),
         (with_line("online: [{name: Champion, factory: linear}]"), 1, ["reserved name"]),
@@ -74,6 +99,11 @@ def with_line(line: str) -> str:
         (GOOD.replace("  city:", "  Amount:"), 1, ["'amount' and 'Amount' differ in case only"]),
         (GOOD.replace("time: at", ""), 1, ["time", "is missing", "'time: ...'"]),
         (GOOD.replace("horizon: 2d", "horizon: 0s"), 9, ["label.horizon"]),
+        (GOOD.replace("horizon: 2d", "horizon: 30"), 9, ["label.horizon", "needs a unit", "30d"]),
+        (GOOD.replace("horizon: 2d", "max_classes: 1"), 9, ["label.max_classes", "2"]),
+        (GOOD.replace("horizon: 2d", "classes: [a]"), 9, ["label.classes", "two classes or more"]),
+        (GOOD.replace("horizon: 2d", "classes: [a, b, a]"), 9, ["label.classes", "each once"]),
+        (GOOD.replace("max_categories: 5", "minimum: .nan"), 6, ["fields.city", "not a number"]),
         (GOOD.replace("horizon: 2d", "positive: 1\n  negative: 1.0"), 1, ["the same"]),
         (GOOD.replace("horizon: 2d", "missing: 7"), 9, ["label.missing", "no outcome"]),
         (GOOD.replace("name: shop", "name: My Shop"), 1, ["name", "'My Shop'", "rename it"]),
@@ -98,6 +128,17 @@ def test_a_mistake_is_explained_with_line_key_and_fix(text, line, said):
     for part in said:
         assert part in message, message
     assert "\n" not in message, "one line for one mistake"
+
+
+def test_code_may_give_a_duration_in_milliseconds():
+    content = {"name": "a", "id": "id", "time": "at", "fields": {"x": "number"}, "label": {"horizon": 30}}
+    assert Settings.model_validate(content).label.horizon == 30
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8080/", "https://user:key@hooks.example.org/x?y=z", "null"])
+def test_a_webhook_is_a_web_address_or_none(address):
+    expected = None if address == "null" else address
+    assert parse_settings(with_line(f"alerts:\n  webhook: {address}")).alerts.webhook == expected
 
 
 def test_each_mistake_has_its_own_line():

@@ -16,9 +16,9 @@ from core.settings import Section, Settings
 DOCS = Path(__file__).parents[2] / "docs"
 _HEAD = """# Settings
 
-All of `headrace.yaml`. Durations are written `28d`, `6h`, `90m`, `15s`, `250ms`; paths into JSON `a.b.c`. A mistake is
-reported with its line, its key, what is wrong and the fix. Environment variables hold only where things are: see
-[Commands](commands.md).
+All of `headrace.yaml`. Durations are written `28d`, `6h`, `90m`, `15s`, `250ms`, never without a unit and at most
+`36500d`; paths into JSON `a.b.c`. A mistake is reported with its line, its key, what is wrong and the fix. Environment
+variables hold only where things are: see [Commands](commands.md).
 
 This page is made from the code: `python tests/docs/reference.py`.
 """
@@ -51,7 +51,17 @@ def _collect(prefix: str, model: type[BaseModel], found: list[Any]) -> None:
             step = ".<name>." if typing.get_origin(field.annotation) is dict else "[]." if many else "."
             _collect(f"{key}{step}", inner, found)
         if inner is None or many:
-            rows.append((key, _default(field, inner), field.description or ""))
+            rows.append((key, _default(field, inner), (field.description or "") + _minimum(field)))
+
+
+def _is_duration(field: Any) -> bool:
+    return "_duration" in str(field.metadata) + str(field.annotation)
+
+
+def _minimum(field: Any) -> str:
+    """Say the smallest value where it is not the obvious one."""
+    least = max((entry.ge for entry in field.metadata if getattr(entry, "ge", None) is not None), default=0)
+    return "" if least <= 1 else f"; at least {format_duration(least) if _is_duration(field) else least}"
 
 
 def _default(field: Any, inner: Any) -> str:
@@ -62,11 +72,7 @@ def _default(field: Any, inner: Any) -> str:
         return ", ".join(f"`{entry.name}`" for entry in value)
     if value is None:
         return "none"
-    if (
-        isinstance(value, int)
-        and not isinstance(value, bool)
-        and "_duration" in str(field.metadata) + str(field.annotation)
-    ):
+    if isinstance(value, int) and not isinstance(value, bool) and _is_duration(field):
         return f"`{format_duration(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
