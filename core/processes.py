@@ -1,4 +1,4 @@
-"""Child processes that end with the process that started them, whatever happens to that one."""
+"""Processes: children that end with the one that started them, and which process it is that has an id."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # Runs in a fresh interpreter between us and the child: asks the kernel to end this process with the
@@ -23,6 +25,8 @@ if os.getppid() != int(sys.argv[1]):
 os.execvp(sys.argv[3], sys.argv[3:])
 """
 SIGTERM, SIGKILL = int(signal.SIGTERM), int(signal.SIGKILL)
+_ENDED = ("Z", "X")
+"""States in /proc of a process that has ended, and only waits for its parent to notice."""
 
 
 def start_tied(
@@ -84,3 +88,64 @@ def end_with_starter() -> None:
     """
     if os.environ.get(END_WITH_STARTER) and sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, SIGTERM)
+
+
+@dataclass(frozen=True)
+class Birth:
+    """When a process began: with its id it names one process, because ids are used again.
+
+    Attributes
+    ----------
+    boot : str
+        The machine's boot; empty where `started` says it all.
+    started : float
+        On Linux in clock ticks since the boot, which no change of the wall clock moves; elsewhere the wall clock's
+        time, s, as the kernel noted it.
+    """
+
+    boot: str
+    started: float
+
+
+def birth(pid: int) -> Birth | None:
+    """Return when the process with this id began; None where that cannot be told.
+
+    Raises
+    ------
+    ProcessLookupError
+        If there is none, or it has ended and only waits for its parent to notice.
+    """
+    if not sys.platform.startswith("linux"):
+        return _birth_by_psutil(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, PermissionError):
+        with contextlib.suppress(PermissionError):
+            os.kill(pid, 0)
+        return None  # it is there, but another user's, and hidden
+    fields = stat.rpartition(")")[2].split()  # behind the program's name, which may hold anything
+    if fields[0] in _ENDED:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return Birth(_boot(), float(fields[19]))
+
+
+def _birth_by_psutil(pid: int) -> Birth | None:
+    import psutil
+
+    try:
+        found = psutil.Process(pid)
+        if found.status() != psutil.STATUS_ZOMBIE:
+            return Birth("", float(found.create_time()))
+    except psutil.NoSuchProcess as error:
+        raise ProcessLookupError(f"process {pid} is gone") from error
+    except psutil.AccessDenied:
+        return None
+    raise ProcessLookupError(f"process {pid} has ended")
+
+
+@cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:  # not in every sandbox
+        return ""

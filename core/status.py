@@ -10,22 +10,24 @@ import json
 import os
 import socket
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from core.errors import AlreadyRunningError
+from core.processes import Birth, birth
 
 # The id of a process on another host, or in another container, says nothing here: it counts as alive this long, s.
 FRESH_S = 30.0
 
 
 def write_status(folder: Path, service: str, body: dict[str, Any], instance: str = "") -> None:
-    """Replace the status of `service`; ``pid``, ``host`` and ``updated_at`` (wall clock, s) are added.
+    """Replace the status of `service`; who wrote it, and ``updated_at`` (wall clock, s), are added.
 
     Several processes of one service on one folder each have an `instance` name.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**body, "pid": os.getpid(), "host": socket.gethostname(), "updated_at": time.time()})
+    text = json.dumps({**body, **_writer(os.getpid()), "host": socket.gethostname(), "updated_at": time.time()})
     name = _file_name(service, instance)
     part = folder / f".{name}.{os.getpid()}.part"
     part.write_text(text, encoding="utf-8")
@@ -67,12 +69,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def is_alive(status: dict[str, Any] | None) -> bool:
-    """Tell whether the process that wrote `status` still runs; on another host, whether it wrote lately."""
+    """Tell whether the process that wrote `status` still runs; where that cannot be seen, whether it wrote lately."""
     if not status or status.get("state") == "stopped":
         return False
-    if not _is_here(status):
-        return time.time() - float(status["updated_at"]) < FRESH_S
-    return _runs(int(status["pid"]))
+    runs = _runs(status) if _is_here(status) else None
+    return time.time() - float(status["updated_at"]) < FRESH_S if runs is None else runs
 
 
 def refuse_second(folder: Path, service: str, instance: str = "") -> None:
@@ -95,11 +96,18 @@ def _is_here(status: dict[str, Any]) -> bool:
     return bool(status.get("host", socket.gethostname()) == socket.gethostname())
 
 
-def _runs(pid: int) -> bool:
+def _runs(status: dict[str, Any]) -> bool | None:
+    """Tell whether the writer runs here, and not a stranger that has its id now; None where that cannot be seen."""
     try:
-        os.kill(pid, 0)
+        found = birth(int(status["pid"]))
     except ProcessLookupError:
         return False
-    except PermissionError:
+    if "started" not in status:  # written before statuses said so
         return True
-    return True
+    return None if found is None else found == Birth(status["boot"], status["started"])
+
+
+@cache
+def _writer(pid: int) -> dict[str, Any]:
+    own = birth(pid)
+    return {"pid": pid, **({} if own is None else {"boot": own.boot, "started": own.started})}

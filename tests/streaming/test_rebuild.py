@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import streaming.decisions as decisions_module
 import streaming.partition as partition_module
 from core.errors import CheckpointError, StoreError
 from core.features import load_features
+from core.processes import birth
 from core.status import write_status
 from core.store import TableStore
 from core.tables import EXAMPLES
@@ -307,9 +309,10 @@ def test_the_command_says_what_it_cannot_do(at_home):
     worked(project, shuffled("binary", 60))
     said = run_command(at_home, "--partition", 3).exception
     assert "these have: 0" in str(said)
-    write_status(project.status, "worker", {"state": "running", "host": "elsewhere"})
-    status = json.loads((project.status / "worker.json").read_text())
-    (project.status / "worker.json").write_text(json.dumps({**status, "pid": 1}))
+    write_status(project.status, "worker", {"state": "running"})
+    another = {"pid": os.getppid(), **asdict(birth(os.getppid()))}
+    status = json.loads((project.status / "worker.json").read_text()) | another
+    (project.status / "worker.json").write_text(json.dumps(status))
     assert "worker already runs" in str(run_command(at_home).exception)
     (project.status / "worker.json").unlink()
     for path in project.checkpoints.iterdir():
