@@ -1,14 +1,16 @@
 # make demo   runs the whole loop on a year's flights; ARGS="--days 90 --speed max --json out.json"
 # make test   lints, type-checks and runs every test; those of a real Apache Kafka where Java 17 and Maven are there
 # make kafka  runs a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C; PORT=9093 for another port
+# make deploy PROJECT=folder   puts a project's flows on the Prefect server of PREFECT_API_URL
 # They set up .venv first, from the pinned constraints, with Python 3.11 or 3.12.
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 ARGS ?=
 PORT ?= 9092
+PROJECT ?=
 
-.PHONY: demo test kafka lint setup compile clean
+.PHONY: demo test kafka deploy lint setup compile clean
 
 demo: setup
 	@$(BIN)/headrace demo examples/flights $(ARGS)
@@ -18,6 +20,10 @@ test: setup lint
 
 kafka: setup
 	@$(BIN)/python tests/kafka/kafka_server.py --port $(PORT)
+
+deploy: setup
+	@test -n "$(PROJECT)" || { echo "say which project: make deploy PROJECT=its/folder"; exit 2; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" HEADRACE_PROJECT="$(abspath $(PROJECT))" HEADRACE_PYTHON="$${HEADRACE_PYTHON:-$(CURDIR)/$(BIN)/python}" sh deploy/flows.sh
 
 lint: setup
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cli.options import json_option, project_argument, write_json
-from core.audit import Ledger, LedgerRecord
+from core.audit import DISPATCH_PROBLEM, Ledger, LedgerRecord
 from core.durations import format_time
 from core.project import Project, load_project
 from core.status import is_alive, read_status
@@ -106,12 +106,15 @@ def status_of(project: Project) -> dict[str, Any]:
         found = read_status(project.status, service)
         services[service] = {**(found or {}), "alive": is_alive(found)}
     under_way: list[dict[str, Any]] = []
+    waits: dict[str, Any] | None = None
     if project.ledger.exists():
         ledger = Ledger(project.ledger)
         under_way = [
             {"id": request.id, "trigger": request.trigger, "status": request.status, "attempt": request.attempt}
             for request in ledger.open_requests()
         ]
+        if found := ledger.recall(DISPATCH_PROBLEM):
+            waits = {"since": format_time(round(found["since"]) * 1000), "problem": found["problem"]}
         ledger.close()
     return {
         "project": project.settings.name,
@@ -119,6 +122,7 @@ def status_of(project: Project) -> dict[str, Any]:
         **services,
         "champion": {"version": services["worker"].get("champion")},
         "retrainings_under_way": under_way,
+        "requests_wait": waits,
     }
 
 
@@ -145,6 +149,10 @@ def _status_lines(content: dict[str, Any]) -> list[str]:
     lines.append(f"  champion {version if version is not None else 'none yet'}")
     if problem := content["worker"].get("champion_problem"):
         lines.append(f"  warning  {problem}")
+    if problem := content["monitor"].get("problem"):
+        lines.append(f"  warning  monitoring is held up: {problem}")
+    if waits := content["requests_wait"]:
+        lines.append(f"  warning  requests wait since {waits['since']}: {waits['problem']}")
     lines += [
         f"  under way: {r['id']}, {r['status']}, attempt {r['attempt']}" for r in content["retrainings_under_way"]
     ]

@@ -7,18 +7,22 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.options import json_option, keep_from_demo, log_to_stderr, project_argument, stop_on_signals, write_json
 from core.audit import Ledger, RetrainRequest
 from core.durations import format_time
-from core.errors import UsageError
+from core.errors import AlreadyRunningError, UsageError
 from core.project import Project, load_project
 from core.status import is_alive, read_status
+
+if TYPE_CHECKING:
+    from flows.local import LocalPrefect
 
 _EXIT = {"promoted": 0, "gated": 3, "failed": 1}
 
@@ -43,7 +47,7 @@ def retrain(project: Path, json_file: str | None, trigger: str) -> None:
     ledger = Ledger(loaded.ledger)
     request = _request(loaded, ledger, trigger)
     click.echo(f"requested {request.id}, with what was known at {format_time(request.event_time)}", err=True)
-    with _dispatched(loaded, ledger, stop):
+    with _dispatched(loaded, ledger, request, stop):
         closed = _await_end(ledger, request, stop)
     if closed.is_open:
         click.echo(f"{closed.id} is {closed.status}; it goes on when 'headrace monitor' runs", err=True)
@@ -82,7 +86,7 @@ def _request(project: Project, ledger: Ledger, trigger: str) -> RetrainRequest:
 
 
 @contextlib.contextmanager
-def _dispatched(project: Project, ledger: Ledger, stop: threading.Event) -> Iterator[None]:
+def _dispatched(project: Project, ledger: Ledger, request: RetrainRequest, stop: threading.Event) -> Iterator[None]:
     """Have the outbox emptied while waiting: by the monitor that runs, or by ourselves."""
     if is_alive(read_status(project.status, "monitor")):
         yield
@@ -92,10 +96,12 @@ def _dispatched(project: Project, ledger: Ledger, stop: threading.Event) -> Iter
     with contextlib.ExitStack() as running:
         api_url = os.environ.get("PREFECT_API_URL")
         if not api_url:
-            from flows.local import LocalPrefect
-
-            click.echo("starting a Prefect server and a worker for this run", err=True)
-            api_url = running.enter_context(LocalPrefect(project)).url
+            prefect = _own_prefect(project, lambda: _found(ledger, request).is_open and not stop.wait(0.3))
+            if prefect is None:
+                yield
+                return
+            running.callback(prefect.stop)
+            api_url = prefect.url
         done = threading.Event()
         dispatcher = Dispatcher(project, ledger, api_url)
         thread = threading.Thread(target=dispatcher.run, args=(done, 0.5), name="dispatcher", daemon=True)
@@ -107,10 +113,30 @@ def _dispatched(project: Project, ledger: Ledger, stop: threading.Event) -> Iter
             thread.join(timeout=30.0)
 
 
+def _own_prefect(project: Project, is_needed: Callable[[], bool]) -> LocalPrefect | None:
+    """Start a Prefect server; while one of another process is in the way, wait: that may do what is asked for, too."""
+    from flows.local import LocalPrefect
+
+    click.echo("starting a Prefect server and a worker for this run", err=True)
+    said = ""
+    while is_needed():
+        try:
+            return LocalPrefect(project).start()
+        except AlreadyRunningError as error:
+            if str(error) != said:
+                said = str(error)
+                click.echo(f"waiting: {said}", err=True)
+    return None
+
+
+def _found(ledger: Ledger, request: RetrainRequest) -> RetrainRequest:
+    return next(found for found in ledger.requests() if found.id == request.id)
+
+
 def _await_end(ledger: Ledger, request: RetrainRequest, stop: threading.Event) -> RetrainRequest:
     told = ""
     while True:
-        current = next(found for found in ledger.requests() if found.id == request.id)
+        current = _found(ledger, request)
         if current.status != told:
             told = current.status
             click.echo(f"{told}, attempt {current.attempt}", err=True)

@@ -23,6 +23,9 @@ from core.errors import StoreError
 RecordKind = Literal["alert", "decision", "retraining", "gate", "promotion", "rollback"]
 Trigger = Literal["bootstrap", "schedule", "drift", "manual"]
 OPEN = ("requested", "submitted", "running")
+DISPATCH_PROBLEM = "dispatch.problem"
+"""Remembered under this name: why requests wait (`flows.trouble`)."""
+
 _WAIT_S = 30.0
 Outcome = Literal["promoted", "gated", "failed"]
 AlertStatus = Literal["waiting", "sent", "given up"]
@@ -190,6 +193,11 @@ class Ledger:
                 "INSERT INTO memory VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body",
                 (name, json.dumps(body)),
             )
+
+    def forget(self, name: str) -> None:
+        """Drop what was remembered under `name`, if anything."""
+        with self.transaction():
+            self._connection.execute("DELETE FROM memory WHERE name = ?", (name,))
 
     def request_retrain(self, request: RetrainRequest) -> bool:
         """Put a retraining into the outbox; return False if one is open or the id is known."""

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 
 from core.audit import Ledger, RetrainRequest
-from core.errors import HeadraceError, PrefectError
+from core.errors import PrefectError, RegistryError
 from core.project import Project
-from flows.lease import BEAT, PROMOTING, find, try_again
+from flows.lease import PROMOTING, beat_name, find, try_again
 from flows.prefect_api import ENDED, PrefectApi
+from flows.trouble import Trouble
 
 LOST_AFTER_S = 120.0
 """A run that has not shown life for so long has died with its machine, or stands still."""
@@ -34,10 +35,13 @@ class Dispatcher:
         Prefect's API, as in ``PREFECT_API_URL``.
     carry_out : callable, optional
         Finishes a decided promotion whose run died, given the request's id; returns what it did.
+    one_off : bool
+        Whether it looks only once. It cannot watch then, and has to believe the wall clocks: how long ago something
+        changed is what the ledger says of it.
     clock : callable
         Wall clock, s.
     steady : callable
-        Seconds that never jump, for how long a run has not shown life.
+        Seconds that never jump, for how long something has been as it is.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Dispatcher:
         api_url: str,
         *,
         carry_out: Callable[[str], str | None] | None = None,
+        one_off: bool = False,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,40 +59,45 @@ class Dispatcher:
         self._ledger = ledger
         self._api = PrefectApi(api_url)
         self._carry_out = carry_out or self._carry_out_in_registry
+        self._one_off = one_off
         self._clock = clock
-        self._steady = steady
-        self._sign: object = None
-        self._sign_since = 0.0
+        self._unchanged, self._silent = _Since(steady), _Since(steady)
+        self._trouble = Trouble(ledger, clock=clock)
 
     def run(self, stop: threading.Event, poll_s: float = 1.0) -> None:
-        """Look after the outbox until `stop` is set; what fails is said once and tried again, ever slower."""
-        pause, problem = poll_s, None
+        """Look after the outbox until `stop` is set; what fails is tried again, ever slower."""
+        pause = poll_s
         while not stop.wait(pause):
             try:
                 self.run_once()
-            except Exception as error:  # noqa: BLE001  a thread that died would never dispatch again
+            except Exception:  # noqa: BLE001  said already; a thread that died would never dispatch again
                 pause = min(max(pause, poll_s) * 2, _MAX_PAUSE_S)
-                if problem is None:
-                    _log.warning("requests wait: %s", error, exc_info=not isinstance(error, HeadraceError))
-                problem = str(error)
             else:
-                if problem is not None:
-                    _log.info("requests are dispatched again")
-                pause, problem = poll_s, None
+                pause = poll_s
 
     def run_once(self) -> None:
-        """Submit what is requested; give what was lost to another attempt.
+        """Submit what is requested; give what was lost to another attempt. What keeps it from that is its `Trouble`.
 
         Raises
         ------
         PrefectError
             If Prefect cannot be reached, or lacks the deployment; every request stays as it is.
+        RegistryError
+            If a promotion is decided and MLflow cannot be reached.
         StoreError
             If the ledger cannot be written.
         """
+        try:
+            self._look()
+        except Exception as error:
+            self._trouble.met(error)
+            raise
+        self._trouble.over()
+
+    def _look(self) -> None:
         for request in self._ledger.open_requests():
             if request.status == "requested":
-                if request.attempt == 1 or self._age(request) >= pause_before(request.attempt):
+                if request.attempt == 1 or self._unchanged_s(request) >= pause_before(request.attempt):
                     self._submit(request)
             elif (lost := self._lost(request)) is not None:
                 self._cancel(request)  # first: a run that stands still may hold what the next steps need
@@ -110,32 +120,43 @@ class Dispatcher:
 
     def _lost(self, request: RetrainRequest) -> str | None:
         """Return what became of a run that will not close its request any more; None for one that may."""
-        timeout_s, age_s = self._project.settings.retrain.timeout / 1000, self._age(request)
+        timeout_s, silent_s = self._project.settings.retrain.timeout / 1000, self._silent_s(request)
         if request.status == "running":
-            if age_s > timeout_s:
+            if self._unchanged_s(request) > timeout_s:
                 return f"was not finished after {timeout_s:g} s"
-            if self._silent_s(request) > LOST_AFTER_S:
+            if silent_s > LOST_AFTER_S and not self._one_off:
                 return f"has shown no life for {LOST_AFTER_S:g} s"
         if request.flow_run is None:
             return None
         state = self._api.state(request.flow_run)
-        if state is None or state in ENDED:
-            return f"ended as {state or 'unknown to Prefect'} without closing the request"
-        if request.status == "submitted" and state == "SCHEDULED":
-            if age_s > timeout_s / 2:  # no worker of Prefect's has taken it yet: its time has not begun
-                self._ledger.advance(request.id, expect=("submitted",), attempt=request.attempt, status="submitted")
-            return None
-        return f"was not started after {timeout_s:g} s" if age_s > timeout_s else None
+        if state is None:  # it may live on another server of Prefect's: then it shows that itself
+            said = f"is not known to Prefect, and has shown no life for {LOST_AFTER_S:g} s"
+            return said if silent_s > LOST_AFTER_S else None
+        if state in ENDED:
+            return f"ended as {state} without closing the request"
+        return self._not_started(request, state, timeout_s)
 
-    def _age(self, request: RetrainRequest) -> float:
-        return self._clock() - request.changed_at
+    def _not_started(self, request: RetrainRequest, state: str, timeout_s: float) -> str | None:
+        age_s = self._unchanged_s(request)
+        if request.status != "submitted" or state != "SCHEDULED":
+            return f"was not started after {timeout_s:g} s" if age_s > timeout_s else None
+        if age_s > timeout_s / 2:  # no worker of Prefect's has taken it yet: its time has not begun
+            self._ledger.advance(request.id, expect=("submitted",), attempt=request.attempt, status="submitted")
+            self._unchanged.restart()
+        return None
+
+    def _unchanged_s(self, request: RetrainRequest) -> float:
+        """Return for how long a request has been where it is: seen from here, clocks that jump do not count."""
+        if self._one_off:
+            return self._clock() - request.changed_at
+        return self._unchanged.seconds((request.id, request.attempt, request.status))
 
     def _silent_s(self, request: RetrainRequest) -> float:
-        """Return for how long the run has not shown life, as seen from here: clocks of others do not count."""
-        sign = (request.id, request.attempt, request.status, self._ledger.recall(BEAT))
-        if sign != self._sign:
-            self._sign, self._sign_since = sign, self._steady()
-        return self._steady() - self._sign_since
+        """Return for how long this attempt's run has not shown life, as seen from here."""
+        beat = self._ledger.recall(beat_name(request))
+        if self._one_off:
+            return self._clock() - max(request.changed_at, beat["at"] if beat else 0.0)
+        return self._silent.seconds((request.id, request.attempt, request.status, beat))
 
     def _cancel(self, request: RetrainRequest) -> None:
         if request.flow_run is None:
@@ -146,7 +167,13 @@ class Dispatcher:
             _log.warning("flow run %s is not cancelled, but cannot promote any more: %s", request.flow_run, error)
 
     def _finish(self, request: RetrainRequest) -> None:
-        if done := self._carry_out(request.id):
+        try:
+            done = self._carry_out(request.id)
+        except RegistryError as error:
+            raise RegistryError(
+                f"request {request.id}: its promotion is decided, but cannot be carried out yet: {error}"
+            ) from error
+        if done:
             _log.warning("request %s: its run ended after the promotion was decided: %s", request.id, done)
 
     def _try_again(self, seen: RetrainRequest, what: str) -> None:
@@ -163,6 +190,24 @@ class Dispatcher:
         from flows.promotion import carry_out
 
         return carry_out(self._ledger, Registry(self._project), request_id)
+
+
+class _Since:
+    """For how long something has been as it is, on a clock that never jumps."""
+
+    def __init__(self, steady: Callable[[], float]) -> None:
+        self._steady = steady
+        self._seen: object = None
+        self._at = 0.0
+
+    def seconds(self, now: object) -> float:
+        if now != self._seen:
+            self._seen = now
+            self.restart()
+        return self._steady() - self._at
+
+    def restart(self) -> None:
+        self._at = self._steady()
 
 
 def pause_before(attempt: int) -> float:

@@ -13,18 +13,17 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from core.audit import Ledger, RetrainRequest
 from core.durations import format_duration, format_time
 from core.errors import HeadraceError, StoreError, UsageError
+from core.progress import stream_of
 from core.project import Project
 from core.status import read_status
 from core.store import TableStore
 from core.tables import EXAMPLES
 
 MAX_ATTEMPTS = 5
-BEAT = "retraining.beat"
 BEAT_S = 10.0
 PROMOTING = "promoting"
 """In a request's body: its promotion is decided, and is carried out by whoever comes (`flows.promotion`)."""
@@ -48,6 +47,12 @@ class Lease:
         """Name of this attempt in the ledger."""
         return f"{self.request.id}/{self.request.attempt}"
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this attempt still is the one that has the request."""
+        found = find(self.ledger, self.request.id)
+        return found is not None and (found.status, found.attempt) == ("running", self.request.attempt)
+
     def check(self) -> None:
         """Make sure that the request is still this run's to decide; call it inside a ledger transaction.
 
@@ -57,12 +62,11 @@ class Lease:
             If it was closed or given to another attempt, or its promotion is decided.
         """
         found = find(self.ledger, self.request.id)
-        mine = found is not None and (found.status, found.attempt) == ("running", self.request.attempt)
-        if found is None or not mine or PROMOTING in found.body:
+        if found is None or not self.is_held:
             state = "gone" if found is None else f"{found.status}, attempt {found.attempt}"
-            if mine:
-                raise LeaseLostError(f"request {self.key}: its promotion is decided, it will be carried out")
             raise LeaseLostError(f"request {self.key} is {state} now: this run stops without promoting")
+        if PROMOTING in found.body:
+            raise LeaseLostError(f"request {self.key}: its promotion is decided, it will be carried out")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -79,7 +83,10 @@ class Lease:
     def _beat(self, done: threading.Event) -> None:
         while not done.wait(BEAT_S):
             try:
-                self.ledger.remember(BEAT, {"attempt": self.key, "at": time.time()})
+                with self.ledger.transaction():
+                    if not self.is_held:  # nobody listens any more, and nobody would forget it
+                        return
+                    self.ledger.remember(beat_name(self.request), {"at": time.time()})
             except StoreError as error:
                 _log.warning("%s; a run that shows no life is given to another attempt", error)
 
@@ -95,6 +102,7 @@ class Lease:
             self.check()
             body = {**self.request.body, "reasons": reasons, "version": None}
             self.ledger.advance(self.request.id, expect=("running",), status=outcome, body=body)
+            self.ledger.forget(beat_name(self.request))
             if outcome == "failed":
                 alert_failure(self.ledger, self.request, reasons)
 
@@ -126,10 +134,16 @@ def try_again(ledger: Ledger, seen: RetrainRequest, problem: str) -> bool:
         next_attempt=again,
         body={**seen.body, "reasons": reasons},
     )
+    ledger.forget(beat_name(seen))
     if not again:
         ledger.unpin(seen.id)
         alert_failure(ledger, seen, reasons)
     return again
+
+
+def beat_name(request: RetrainRequest) -> str:
+    """Return where the run of this attempt shows that it lives: no other attempt's run can speak for it."""
+    return f"retraining.beat/{request.id}/{request.attempt}"
 
 
 def alert_failure(ledger: Ledger, request: RetrainRequest, reasons: list[str]) -> None:
@@ -198,21 +212,14 @@ def progress(project: Project, store: TableStore) -> int:
     UsageError
         If nothing has been written yet.
     """
-    status: dict[str, Any] = read_status(project.status, "worker") or {}
-    partitions = _partitions(status)
-    reached = [time for entry in partitions if isinstance(time := entry.get("flushed_through"), int)]
-    if reached and len(reached) == len(partitions):
-        return min(reached)
+    stream = stream_of(read_status(project.status, "worker"))
+    if stream is not None:
+        return stream.progress
     if store.exists(EXAMPLES):
         clocks = store.read(EXAMPLES, columns=["label_clock"])["label_clock"].to_pylist()
         if known := [clock for clock in clocks if clock is not None]:
             return int(max(known).timestamp() * 1000)
     raise UsageError(f"{project.state}: no examples yet; start the worker first (headrace worker PROJECT)")
-
-
-def _partitions(status: dict[str, Any]) -> list[dict[str, Any]]:
-    entries = status.get("partitions") or []
-    return list(entries.values()) if isinstance(entries, dict) else list(entries)
 
 
 def _too_early(project: Project, ledger: Ledger, event_time: int) -> str | None:

@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from core.errors import PortInUseError, PrefectError
+from core.errors import AlreadyRunningError, PortInUseError, PrefectError
+from core.locks import FileLock
 from core.processes import END_WITH_STARTER, end, start_tied
 from core.project import Project
 from flows.prefect_api import PrefectApi
@@ -27,6 +28,7 @@ HOME = Path(__file__).resolve().parent.parent
 POOL = "headrace"
 _HOST = "127.0.0.1"
 _PATIENCE_S = 10.0
+_LOOK_EVERY_S = 1.0
 _MAX_PAUSE_S = 60.0
 _log = logging.getLogger("headrace.prefect")
 
@@ -54,6 +56,7 @@ class LocalPrefect:
         self._timeout_s = ready_timeout_s
         self._restarts = restart
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._lock = FileLock(project.state / "prefect" / "headrace.lock")
         # The kernel ends children with the thread that started them: this one lives until `stop`.
         self._starter: ThreadPoolExecutor | None = None
         self._stopping = threading.Event()
@@ -91,17 +94,21 @@ class LocalPrefect:
 
         Raises
         ------
+        AlreadyRunningError
+            If another process runs a Prefect server of its own on this state folder.
         PortInUseError
             If another process listens on the port.
         PrefectError
             If one of them does not come up in time; the message names its log.
+        OSError
+            If something cannot be written or started.
         """
-        self._port = _free_port(self._port)
-        self._starter = ThreadPoolExecutor(1, "prefect-starter")
-        (self._project.state / "prefect").mkdir(parents=True, exist_ok=True)
-        self._project.logs.mkdir(parents=True, exist_ok=True)
-        api, until = PrefectApi(self.url, timeout_s=2.0), time.monotonic() + self._timeout_s
+        self._take_folder()
         try:
+            self._port = _free_port(self._port)
+            api, until = PrefectApi(self.url, timeout_s=2.0), time.monotonic() + self._timeout_s
+            self._starter = ThreadPoolExecutor(1, "prefect-starter")
+            self._project.logs.mkdir(parents=True, exist_ok=True)
             self._start("server")
             self._wait(api.is_healthy, until)
             PrefectApi(self.url).crash_unfinished()
@@ -128,12 +135,15 @@ class LocalPrefect:
         if self._supervisor is not None:
             self._supervisor.join()
             self._supervisor = None
-        for _name, process in reversed(self._processes):
-            end(process, _PATIENCE_S)
-        self._processes.clear()
-        if self._starter is not None:
-            self._starter.shutdown()
-            self._starter = None
+        try:
+            for _name, process in reversed(self._processes):
+                end(process, _PATIENCE_S)
+            self._processes.clear()
+            if self._starter is not None:
+                self._starter.shutdown()
+                self._starter = None
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> LocalPrefect:
         return self.start()
@@ -143,20 +153,23 @@ class LocalPrefect:
     ) -> None:
         self.stop()
 
-    def _supervise(self, poll_s: float = 1.0) -> None:
+    def _supervise(self) -> None:
         """Start again what ended by itself: killed for its memory, or a worker that missed the server too long."""
-        pause = poll_s
+        pause = _LOOK_EVERY_S
         while not self._stopping.wait(pause):
             ended = [(name, process) for name, process in self._processes if process.poll() is not None]
             if not ended:
-                pause = poll_s
+                pause = _LOOK_EVERY_S
                 continue
             pause = min(pause * 2, _MAX_PAUSE_S)
             for name, process in ended:
                 try:
                     self._restart(name, process)
-                except (PrefectError, OSError) as error:
-                    _log.warning("Prefect's %s has ended and is not started again yet: %s", name, error)
+                except Exception as error:  # noqa: BLE001  without supervision Prefect would be lost for good
+                    expected = isinstance(error, (PrefectError, OSError))
+                    _log.warning(
+                        "Prefect's %s has ended and is not started again yet: %s", name, error, exc_info=not expected
+                    )
 
     def _restart(self, name: str, process: subprocess.Popen[bytes]) -> None:
         api = PrefectApi(self.url, timeout_s=2.0)
@@ -164,21 +177,31 @@ class LocalPrefect:
             if not api.is_healthy():
                 return
             api.crash_unfinished()  # its runs have ended with it
-        _log.warning(
-            "Prefect's %s ended with code %s: started again; see %s", name, process.returncode, self._log(name)
-        )
-        self._log(name).replace(self._log(name).with_suffix(".before.log"))
-        self._processes.remove((name, process))
-        self._start(name)
+        log = self._log(name)
+        if log.is_file() and log.stat().st_size:  # empty: of a start that failed, what went before says more
+            log.replace(log.with_suffix(".before.log"))
+        # Only a process that is there replaces the one that ended: else nobody would try again.
+        self._processes[self._processes.index((name, process))] = (name, self._spawn(name, *self._arguments(name)))
+        _log.warning("Prefect's %s ended with code %s: started again; see %s", name, process.returncode, log)
+
+    def _take_folder(self) -> None:
+        """Make sure that no other server works on the same database, and takes our runs for its own that crashed."""
+        if not self._lock.acquire("prefect"):
+            raise AlreadyRunningError(
+                f"{self._lock.holder()[1]} runs a Prefect server of its own on {self._project.state / 'prefect'} "
+                "already: wait until that ends, or run one for both and name it with PREFECT_API_URL"
+            )
 
     def _start(self, name: str) -> None:
+        self._processes.append((name, self._spawn(name, *self._arguments(name))))
+
+    def _arguments(self, name: str) -> tuple[str, ...]:
         server = ("server", "start", "--host", _HOST, "--port", str(self._port))
         worker = ("worker", "start", "--pool", POOL, "--type", "process", "--name", "local")
-        self._spawn(name, *(server if name == "server" else worker))
+        return server if name == "server" else worker
 
     def _deploy(self, until: float) -> None:
         process = self._spawn("deploy", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml")
-        self._processes.pop()
         try:
             code = process.wait(timeout=max(until - time.monotonic(), 1.0))
         except subprocess.TimeoutExpired:
@@ -193,9 +216,7 @@ class LocalPrefect:
         started = self._starter.submit(
             start_tied, command, log=self._log(name), cwd=HOME, environment=self.environment()
         )
-        process = started.result()
-        self._processes.append((name, process))
-        return process
+        return started.result()
 
     def _wait(self, ready: Callable[[], bool], until: float) -> None:
         name = self._processes[-1][0]

@@ -70,7 +70,13 @@ class PrefectApi:
         PrefectError
             If the server does not answer, or has no such deployment.
         """
-        found = self._call("GET", f"/deployments/name/{deployment}")
+        try:
+            found = self._call("GET", f"/deployments/name/{deployment}")
+        except NotFoundError as error:
+            raise PrefectError(
+                f"Prefect at {self.url} has no deployment {deployment} (404): deploy the flows of this project, with "
+                "'make deploy PROJECT=<its folder>', or with Compose 'docker compose up prefect-deploy'"
+            ) from error
         body = {
             "parameters": {**found["parameters"], **parameters},
             "idempotency_key": idempotency_key,

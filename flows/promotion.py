@@ -16,7 +16,7 @@ from typing import Any
 
 from core.audit import Ledger, RecordKind, RetrainRequest
 from core.registry import CHAMPION, ModelVersion, Registry
-from flows.lease import PROMOTING, Lease, alert_failure, find
+from flows.lease import PROMOTING, Lease, alert_failure, beat_name, find
 
 Bodies = list[tuple[RecordKind, dict[str, Any]]]
 
@@ -100,6 +100,7 @@ def _close(ledger: Ledger, request: RetrainRequest, refusal: str | None) -> str 
             key = str(promotion["version"])
             ledger.record("promotion", key, event_time=promotion["effective_at"], body=promotion)
             _release_pins(ledger, promotion)
+        ledger.forget(beat_name(request))
     return refusal or f"version {promotion['version']} is champion"
 
 

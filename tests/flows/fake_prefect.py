@@ -13,6 +13,7 @@ class FakePrefect:
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
         self.cancelled: list[str] = []
+        self.broken = False
         self.deployments = {"retrain/toy-binary": {"id": "d1", "parameters": {"project": "p", "trigger": "schedule"}}}
         outer = self
 
@@ -25,7 +26,7 @@ class FakePrefect:
                 self._answer(outer.post(self.path.removeprefix("/api"), body))
 
             def _answer(self, content: Any) -> None:
-                self.send_response(404 if content is None else 200)
+                self.send_response(500 if outer.broken else 404 if content is None else 200)
                 self.end_headers()
                 self.wfile.write(json.dumps(content).encode())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from flows_lab import write_project
 
 from core.audit import Ledger, RetrainRequest
 from core.errors import PrefectError, StoreError
-from flows.dispatch import Dispatcher, pause_before
-from flows.lease import BEAT, MAX_ATTEMPTS, PROMOTING, find, take
+from flows.dispatch import LOST_AFTER_S, Dispatcher, pause_before
+from flows.lease import MAX_ATTEMPTS, PROMOTING, beat_name, find, take, try_again
 from flows.prefect_api import PrefectApi
 
 
@@ -38,13 +39,35 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
+    """Never jumps: what a dispatcher goes by."""
     return Clock()
 
 
 @pytest.fixture
-def dispatcher(tmp_path: Path, ledger: Ledger, prefect: FakePrefect, clock: Clock) -> Dispatcher:
+def wall() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def dispatcher(tmp_path: Path, ledger: Ledger, prefect: FakePrefect, clock: Clock, wall: Clock) -> Dispatcher:
     project = write_project(tmp_path, "binary")
-    return Dispatcher(project, ledger, prefect.url, carry_out=lambda _: None, clock=clock, steady=clock)
+    return Dispatcher(project, ledger, prefect.url, carry_out=lambda _: None, clock=wall, steady=clock)
+
+
+@pytest.fixture
+def one_off(tmp_path: Path, ledger: Ledger, prefect: FakePrefect, wall: Clock) -> Callable[[], None]:
+    """Looks once, as the drift check does: nothing is known from before."""
+    project = write_project(tmp_path, "binary")
+
+    def look() -> None:
+        Dispatcher(project, ledger, prefect.url, carry_out=lambda _: None, one_off=True, clock=wall).run_once()
+
+    return look
+
+
+def beat(ledger: Ledger, at: float = 0.0) -> None:
+    """A sign of life of the attempt that has the request."""
+    ledger.remember(beat_name(find(ledger, "drift-7")), {"at": at})
 
 
 def status(ledger: Ledger) -> tuple[str, int]:
@@ -106,15 +129,42 @@ def test_a_run_that_ended_without_closing_is_tried_again(
     assert status(ledger) == ("requested", 2)
     dispatcher.run_once()
     assert list(prefect.runs) == ["drift-7/1"], "it rests first"
-    clock.now += pause_before(2) + 1
+    clock.now += pause_before(2)
     dispatcher.run_once()
     assert list(prefect.runs) == ["drift-7/1", "drift-7/2"]
 
 
-def test_a_run_that_prefect_forgot_is_tried_again(dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect):
+@pytest.mark.parametrize("running", [False, True])
+def test_a_run_that_prefect_forgot_is_tried_again_once_it_shows_no_life(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock, running: bool
+):
     dispatcher.run_once()
+    if running:
+        take(ledger, "drift-7", "run-1")
     prefect.runs.clear()
     dispatcher.run_once()
+    clock.now += LOST_AFTER_S
+    dispatcher.run_once()
+    assert status(ledger) == ("running" if running else "submitted", 1)
+    clock.now += 1
+    dispatcher.run_once()
+    assert status(ledger) == ("requested", 2)
+
+
+def test_a_run_that_lives_on_another_server_of_prefects_is_left_alone(
+    dispatcher: Dispatcher, one_off: Callable[[], None], ledger: Ledger, prefect: FakePrefect, clock: Clock, wall: Clock
+):
+    dispatcher.run_once()
+    take(ledger, "drift-7", "run-of-the-other-server")
+    for _ in range(60):
+        clock.now += 10
+        wall.now += 10
+        beat(ledger, wall.now)
+        dispatcher.run_once()
+        one_off()
+    assert status(ledger) == ("running", 1)
+    wall.now += LOST_AFTER_S + 1
+    one_off()
     assert status(ledger) == ("requested", 2)
 
 
@@ -132,18 +182,60 @@ def test_a_run_older_than_the_time_out_is_cancelled_and_tried_again(
     dispatcher.run_once()
     lease = take(ledger, "drift-7", "run-1")
     prefect.end("RUNNING")
-    clock.now += 31 * 60
+    for minute in range(31):  # it lives, and does not come to its end
+        assert status(ledger) == ("running", 1), minute
+        beat(ledger, clock.now)
+        dispatcher.run_once()
+        clock.now += 60
     dispatcher.run_once()
     assert status(ledger) == ("requested", 2)
+    assert "not finished after 1800 s" in find(ledger, "drift-7").body["reasons"][0]
     assert prefect.cancelled == ["run-1"]
     with pytest.raises(Exception, match="stops without promoting"):
         lease.close("promoted", [])
 
 
-def test_after_the_last_attempt_it_is_given_up_with_the_reasons_and_an_alert(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch, clock: Clock
+def test_a_wall_clock_that_jumps_ends_no_run_and_changes_no_rest(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock, wall: Clock
 ):
-    monkeypatch.setattr("core.audit.time.time", clock)
+    dispatcher.run_once()
+    wall.now += 86_400
+    dispatcher.run_once()
+    prefect.end("PENDING")
+    dispatcher.run_once()
+    assert status(ledger) == ("submitted", 1)
+    take(ledger, "drift-7", "run-1")
+    for jump in (86_400, -3 * 86_400):
+        wall.now += jump
+        dispatcher.run_once()
+        assert status(ledger) == ("running", 1)
+    prefect.end("CRASHED")
+    dispatcher.run_once()
+    clock.now += 1
+    dispatcher.run_once()
+    clock.now += pause_before(2)
+    dispatcher.run_once()
+    assert status(ledger) == ("submitted", 2)
+
+
+def test_who_looks_only_once_goes_by_what_the_ledger_says(
+    one_off: Callable[[], None], ledger: Ledger, prefect: FakePrefect, wall: Clock
+):
+    one_off()
+    take(ledger, "drift-7", "run-1")
+    prefect.end("RUNNING")
+    one_off()
+    assert status(ledger) == ("running", 1)
+    wall.now += 31 * 60
+    one_off()
+    assert status(ledger) == ("requested", 2)
+    one_off()
+    assert status(ledger) == ("submitted", 2)
+
+
+def test_after_the_last_attempt_it_is_given_up_with_the_reasons_and_an_alert(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock
+):
     ledger.pin("examples", 3, "drift-7")
     pauses = []
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -193,9 +285,9 @@ def test_a_run_that_shows_no_life_is_lost_long_before_the_time_out(
     dispatcher.run_once()
     take(ledger, "drift-7", "run-1")
     prefect.end("RUNNING")
-    for beat in range(30):  # five minutes in which it lives
+    for number in range(30):  # five minutes in which it lives
         clock.now += 10
-        ledger.remember(BEAT, {"attempt": "drift-7/1", "at": beat})
+        beat(ledger, number)
         dispatcher.run_once()
     assert status(ledger) == ("running", 1)
     for _ in range(13):
@@ -205,15 +297,57 @@ def test_a_run_that_shows_no_life_is_lost_long_before_the_time_out(
     assert prefect.cancelled == ["run-1"]
 
 
-def test_what_waits_for_a_worker_of_prefect_is_not_lost(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch, clock: Clock
+def test_the_death_of_an_attempt_is_seen_while_the_one_before_it_still_works(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock
 ):
-    monkeypatch.setattr("core.audit.time.time", clock)
+    dispatcher.run_once()
+    first = take(ledger, "drift-7", "run-1")
+    with ledger.transaction():
+        try_again(ledger, find(ledger, "drift-7"), "it stood still")
+    take(ledger, "drift-7", "run-2")
+    prefect.end("RUNNING")
+    for number in range(14):
+        ledger.remember(beat_name(first.request), {"at": number})
+        dispatcher.run_once()
+        clock.now += 10
+    assert status(ledger) == ("requested", 3)
+
+
+def test_a_run_shows_life_while_it_has_the_request_and_leaves_nothing_behind(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("flows.lease.BEAT_S", 0.01)
+
+    def beats() -> list[str]:
+        rows = ledger._rows("SELECT name FROM memory WHERE name LIKE 'retraining.beat%'", ())
+        return [row["name"] for row in rows]
+
+    lease = take(ledger, "drift-7", "run-1")
+    with lease.held():
+        (thread,) = [thread for thread in threading.enumerate() if thread.name == "lease"]
+        while not beats():
+            assert thread.is_alive()
+        with ledger.transaction():
+            try_again(ledger, find(ledger, "drift-7"), "it stood still")
+        thread.join()  # though the run is in a long step
+    assert beats() == []
+    again = take(ledger, "drift-7", "run-2")
+    with again.held():
+        while not beats():
+            pass
+        again.close("gated", [])
+    assert beats() == []
+
+
+def test_what_waits_for_a_worker_of_prefect_is_not_lost(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock
+):
     for _ in range(200):  # a weekend without a worker
         dispatcher.run_once()
         clock.now += 15 * 60
     assert status(ledger) == ("submitted", 1)
     prefect.end("PENDING")  # one took it, and died with it
+    dispatcher.run_once()
     clock.now += 31 * 60
     dispatcher.run_once()
     assert status(ledger) == ("requested", 2)
@@ -225,6 +359,7 @@ def test_a_run_that_stands_still_is_ended_before_the_ledger_is_needed(
     dispatcher.run_once()
     take(ledger, "drift-7", "run-1")
     prefect.end("RUNNING")
+    dispatcher.run_once()
     clock.now += 31 * 60
 
     def locked() -> None:
@@ -297,13 +432,10 @@ def test_a_dispatcher_outlives_an_answer_that_nobody_expects(
     assert status(ledger) == ("submitted", 1)
 
 
-def test_without_prefect_the_request_waits_and_it_is_said_once(
-    tmp_path: Path, ledger: Ledger, prefect: FakePrefect, caplog: pytest.LogCaptureFixture
+def test_without_the_deployment_the_request_waits_and_it_is_said_once_how_to_deploy(
+    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, caplog: pytest.LogCaptureFixture
 ):
     prefect.deployments.clear()
-    dispatcher = Dispatcher(write_project(tmp_path, "binary"), ledger, prefect.url, carry_out=lambda _: None)
-    with pytest.raises(PrefectError, match="404"):
-        dispatcher.run_once()
     looks = iter(range(5))
 
     class Stop(threading.Event):
@@ -314,7 +446,10 @@ def test_without_prefect_the_request_waits_and_it_is_said_once(
     pauses: list[float | None] = []
     with caplog.at_level(logging.WARNING, "headrace.dispatch"):
         dispatcher.run(Stop(), poll_s=1.0)
-    assert [record.getMessage()[:13] for record in caplog.records] == ["requests wait"]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("requests wait: ")
+    assert "no deployment retrain/toy-binary" in said
+    assert "make deploy PROJECT=" in said
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
     assert status(ledger) == ("requested", 1)
 
