@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import bootstrap_option, keep_from_demo, log_to_stderr, project_argument, stop_on_signals
-from core.errors import BrokerError, HeadraceError, UsageError
+from core.errors import BrokerError, UsageError
 from core.features import load_features
 from core.project import Project, load_project
 from core.status import read_status, refuse_second
 
 if TYPE_CHECKING:
-    from core.audit import Ledger
     from core.registry import Registry
     from streaming.champion import ChampionWatcher
     from streaming.kafka_client import KafkaBroker
@@ -149,52 +148,18 @@ def monitor(project: Path, poll: float) -> None:
     keep_from_demo(loaded.state)
     from core.audit import Ledger
     from core.store import TableStore
+    from flows.service import Dispatching
     from monitoring.alerts import make_sender
     from monitoring.monitor import Monitor
 
     ledger = Ledger(loaded.ledger)
-    dispatching = _Dispatching(loaded, ledger, stop, poll)
-    dispatching.start()
     watch = Monitor(loaded, ledger, TableStore(loaded.tables), send_alert=make_sender(loaded.settings.alerts))
+    if not watch.take_turn(stop, poll):
+        return
+    dispatching = Dispatching(loaded, ledger, stop, poll)
+    dispatching.start()
     watch.run(stop, poll)
     dispatching.finish()
-
-
-class _Dispatching(threading.Thread):
-    """Hands decided retrainings to Prefect, beside the monitor, which must not wait for Prefect's start."""
-
-    def __init__(self, project: Project, ledger: Ledger, stop: threading.Event, poll_s: float) -> None:
-        super().__init__(name="dispatcher", daemon=True)
-        self._project = project
-        self._ledger = ledger
-        self._stop_event = stop
-        self._poll_s = poll_s
-        self._error: HeadraceError | None = None
-
-    def run(self) -> None:
-        """Dispatch until told to stop, to the Prefect server of PREFECT_API_URL or to one of our own."""
-        try:
-            if api_url := os.environ.get("PREFECT_API_URL"):
-                self._dispatch(api_url)
-                return
-            from flows.local import LocalPrefect
-
-            with LocalPrefect(self._project) as prefect:
-                self._dispatch(prefect.url)
-        except HeadraceError as error:
-            self._error = error
-            self._stop_event.set()
-
-    def finish(self) -> None:
-        """Wait for the end; raise what went wrong."""
-        self.join(timeout=45.0)
-        if self._error is not None:
-            raise self._error
-
-    def _dispatch(self, api_url: str) -> None:
-        from flows.dispatch import Dispatcher
-
-        Dispatcher(self._project, self._ledger, api_url).run(self._stop_event, self._poll_s)
 
 
 @click.command(epilog="Example: headrace replay examples/flights --days 90 --speed 86400")

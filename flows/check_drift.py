@@ -38,17 +38,23 @@ def check_drift(project: str, state: str | None = None) -> str:
 
     loaded = load_project(project, state=state or None)
     if is_alive(read_status(loaded.status, "monitor")):
-        said = "the monitor runs and looks at every window itself: nothing to do"
-        _log.info(said)
-        return said
+        return _left_alone()
     from monitoring.alerts import make_sender
     from monitoring.monitor import Monitor
 
     ledger = Ledger(loaded.ledger)
+    monitor = Monitor(loaded, ledger, TableStore(loaded.tables), send_alert=make_sender(loaded.settings.alerts))
     try:
-        Monitor(loaded, ledger, TableStore(loaded.tables), send_alert=make_sender(loaded.settings.alerts)).run_once()
+        if monitor.run_once() is None:  # its process may be in another container, and in one window for long
+            return _left_alone()
         if api_url := os.environ.get("PREFECT_API_URL"):  # nobody else looks after the requests here
-            Dispatcher(loaded, ledger, api_url).run_once()
+            Dispatcher(loaded, ledger, api_url, one_off=True).run_once()
     finally:
         ledger.close()
     return "closed windows are reported"
+
+
+def _left_alone() -> str:
+    said = "the monitor runs and looks at every window itself: nothing to do"
+    _log.info(said)
+    return said

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
 
-from core.audit import Ledger, RetrainRequest
+from core.audit import DISPATCH_PROBLEM, Ledger, RetrainRequest
 from core.durations import format_time
-from core.errors import HeadraceError
+from core.errors import AlreadyRunningError, HeadraceError
+from core.locks import FileLock
+from core.progress import Stream, stream_of
 from core.project import Project
 from core.status import read_status, refuse_second, write_status
 from core.store import TableStore
 from core.tables import WINDOWS
 from monitoring.alerts import TIMEOUT_S, AlertOutbox, SendAlert
+from monitoring.cursor import Cursor, Due
 from monitoring.inspection import Inspection, Inspector
 from monitoring.policy import Decision, Evidence, PolicyState, decide, judge
 from monitoring.reference import champion_at
-from monitoring.windows import Progress, WindowStage, due_stages, start_progress, windows_schema
+from monitoring.windows import WindowStage, due_stages, start_progress, windows_schema
 
 log = logging.getLogger(__name__)
 
@@ -36,45 +39,8 @@ LONG_GAP = 100
 """Windows without an event that are passed over in one step; fewer are recorded one by one."""
 
 
-@dataclass(frozen=True)
-class Cursor:
-    """What the monitor remembers between stages; durable in the ledger.
-
-    Attributes
-    ----------
-    progress : Progress
-        Which stages are done.
-    first_event : int
-        Event time of the stream's first event, ms, as known when monitoring began.
-    appended : int
-        Rows appended to the ``windows`` table: the number of the latest append.
-    closed, reported, alerts : int
-        Windows whose data stage is done, of which a report was made, that alerted.
-    """
-
-    progress: Progress
-    first_event: int
-    appended: int = 0
-    closed: int = 0
-    reported: int = 0
-    alerts: int = 0
-
-    @classmethod
-    def from_json(cls, body: dict[str, Any]) -> Cursor:
-        """Read a cursor from the ledger."""
-        return cls(**{**body, "progress": Progress(**body["progress"])})
-
-
-@dataclass(frozen=True)
-class Stream:
-    """How far the stream is, in event time, ms."""
-
-    progress: int
-    first_event: int | None
-
-
 class Monitor:
-    """Judges a project's windows as they become due; one process a project.
+    """Judges a project's windows as they become due; one process a project does, whoever asks for it.
 
     Parameters
     ----------
@@ -94,9 +60,10 @@ class Monitor:
         self._store = store
         self._inspector = Inspector(project, store)
         self._outbox = AlertOutbox(ledger, send_alert)
+        self._turn = FileLock(project.status / "monitor.lock")
 
-    def run_once(self) -> int:
-        """Process every stage that is due; return how many.
+    def run_once(self) -> int | None:
+        """Process every stage that is due; return how many, None while another process is at it.
 
         Raises
         ------
@@ -104,10 +71,42 @@ class Monitor:
             If a stage cannot be processed now. What was processed before stays so; the next call
             goes on with the stage that failed.
         """
-        self._outbox.flush()
-        done = self._pass(lambda: False)
-        self._outbox.flush()
+        if not self._turn.acquire("drift check"):
+            return None
+        try:
+            self._outbox.flush()
+            done = self._pass(lambda: False)
+            self._outbox.flush()
+            self._say("stopped")  # a monitor may start at once, and the next check need not take this one for one
+        finally:
+            self._turn.release()
         return done
+
+    def take_turn(self, stop: threading.Event, poll_s: float = 1.0) -> bool:
+        """Become the process that judges, once a drift check that is at it has ended; False if told to stop before.
+
+        Raises
+        ------
+        AlreadyRunningError
+            If another monitor runs on the same state.
+        StoreError
+            If the state folder's file system knows no locks.
+        """
+        refuse_second(self._project.status, "monitor")
+        waits_for = ""
+        while not self._turn.acquire(APP):
+            what, who = self._turn.holder()
+            if what == APP:
+                raise AlreadyRunningError(
+                    f"monitor already runs on {self._project.state} ({who}); "
+                    "stop it first, or give another folder with HEADRACE_STATE"
+                )
+            if who != waits_for:
+                log.info("a drift check (%s) judges windows; this monitor follows", who)
+                waits_for = who
+            if stop.wait(poll_s):
+                return False
+        return True
 
     def run(self, stop: threading.Event, poll_s: float = 1.0) -> None:
         """Process stages until `stop` is set, looking every `poll_s` seconds; errors are retried.
@@ -117,7 +116,14 @@ class Monitor:
         AlreadyRunningError
             If another monitor runs on the same state.
         """
-        refuse_second(self._project.status, "monitor")
+        if not self.take_turn(stop, poll_s):
+            return
+        try:
+            self._run(stop, poll_s)
+        finally:
+            self._turn.release()
+
+    def _run(self, stop: threading.Event, poll_s: float) -> None:
         sender = threading.Thread(target=self._outbox.run, args=(stop, poll_s), name="alerts", daemon=True)
         sender.start()
         failures = 0
@@ -136,28 +142,33 @@ class Monitor:
 
     def _pass(self, stopped: Callable[[], bool]) -> int:
         done = 0
-        while not stopped() and (stage := self._next()) is not None:
-            self._process(stage)
-            done += 1
+        while not stopped() and (due := self._next()) is not None:
+            done += self._process(due)
             self._say("running")
         self._say("running")
         return done
 
-    def _next(self) -> WindowStage | None:
+    def _next(self) -> Due | None:
         """Return the next stage that is due."""
-        stream, cursor = self._stream(), self._cursor()
+        remembered, cursor = self._where()
+        stream = self._stream()
         if stream is None or cursor is None:
             return None
-        return next(self._due(cursor, stream), None)
+        stage = next(self._due(cursor, stream), None)
+        return None if stage is None else Due(stage, cursor, remembered)
 
     def _due(self, cursor: Cursor, stream: Stream) -> Iterator[WindowStage]:
         span, horizon = self._settings.windows.span, self._settings.label.horizon
         return due_stages(cursor.progress, span, horizon, stream.progress)
 
-    def _process(self, stage: WindowStage) -> None:
-        """Take one stage from its rows to its records; done twice, it is the same as once."""
-        cursor = self._cursor()
-        assert cursor is not None
+    def _process(self, due: Due) -> bool:
+        """Take one stage from its rows to its records; return False, with nothing changed, if another process did it.
+
+        Its row comes first, under the number that its cursor says: appended by two, or again after the records were
+        lost, it is there once. The records come in one transaction that finds the cursor where the stage began, so that
+        the policy sees each window once.
+        """
+        stage, cursor = due.stage, due.cursor
         inspection = self._inspector.inspect(stage, champion_at(self._ledger.history(), stage.due))
         evidence = inspection.evidence(cursor.first_event)
         html = inspection.report.html
@@ -167,6 +178,9 @@ class Monitor:
         self._store.append(WINDOWS, table, app=APP, sequence=cursor.appended + 1)
         moved = self._moved(cursor, inspection)
         with self._ledger.transaction():
+            if self._ledger.recall(CURSOR) != due.remembered:
+                log.warning("window %s: another process judged it meanwhile", stage.name)
+                return False
             decision = self._decide(evidence)
             alerted = bool(decision.alert) and self._record_alert(evidence, decision, report)
             if decision.trigger is not None:
@@ -175,6 +189,7 @@ class Monitor:
         log.info("window %s: %s, %s", stage.name, row["verdict"], decision.action)
         if alerted:
             log.warning("alert %s: %s", stage.name, " ".join(decision.alert))
+        return True
 
     def _decide(self, evidence: Evidence) -> Decision:
         """Ask the policy with what the ledger knows; to be called in the stage's transaction."""
@@ -229,42 +244,42 @@ class Monitor:
     def _has_report(self, name: str) -> bool:
         return (self._project.reports / f"{name}.html").is_file()
 
-    def _cursor(self) -> Cursor | None:
-        """Return the durable cursor, or the first one once the stream has begun."""
+    def _where(self) -> tuple[dict[str, Any] | None, Cursor | None]:
+        """Return what the ledger holds of the cursor, and the cursor: the first one once the stream has begun."""
         body = self._ledger.recall(CURSOR)
         if body is not None:
-            return Cursor.from_json(body)
+            return body, Cursor.from_json(body)
         stream = self._stream()
         if stream is None or stream.first_event is None:
-            return None
+            return None, None
         progress = start_progress(stream.first_event, self._settings.windows.span)
         last = self._store.last_sequence(WINDOWS, APP) or 0
         if last <= 1:  # 1: stopped between the first row and its records; that row is repeated
-            return Cursor(progress, stream.first_event)
+            return None, Cursor(progress, stream.first_event)
+        if self._ledger.recall(CURSOR) is not None:  # another process has judged the first stages meanwhile
+            return self._where()
         log.warning("the ledger has lost the monitor's cursor; every window is judged again")
-        return Cursor(progress, stream.first_event, appended=last)
+        return None, Cursor(progress, stream.first_event, appended=last)
 
     def _stream(self) -> Stream | None:
         """Return how far the worker says the stream is; None while it does not say."""
-        partitions = list(((read_status(self._project.status, "worker") or {}).get("partitions") or {}).values())
-        flushed = [partition.get("flushed_through") for partition in partitions]
-        if not flushed or None in flushed:
-            return None
-        first = [moment for entry in partitions if (moment := entry.get("first_event")) is not None]
-        return Stream(min(flushed), min(first, default=None))
+        return stream_of(read_status(self._project.status, "worker"))
 
     def _say(self, state: str, problem: str | None = None) -> None:
         """Write the status; what cannot be written is logged, it is for people and for lockstep."""
         try:
-            stream, cursor = self._stream(), self._cursor()
+            stream, cursor = self._stream(), self._where()[1]
             counts = asdict(cursor) if cursor is not None else {}
             windows = {name: counts.get(name, 0) for name in ("closed", "reported", "alerts")}
             through = NOTHING_EVALUATED if stream is None else stream.progress
             if stream is not None and cursor is not None:
                 waiting = next(self._due(cursor, stream), None)
                 through = stream.progress if waiting is None else waiting.due - 1
+            waits = (self._ledger.recall(DISPATCH_PROBLEM) or {}).get("problem")
+            problems = {"problem": problem, "dispatch_problem": waits}
             body = {"state": state, "evaluated_through": through, "windows": windows}
-            write_status(self._project.status, "monitor", body | ({"problem": problem} if problem else {}))
+            body |= {name: said for name, said in problems.items() if said}
+            write_status(self._project.status, APP, body)
         except (OSError, ValueError, HeadraceError) as error:
             log.warning("the monitor's status cannot be written: %s", error)
 

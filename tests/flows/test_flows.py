@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,15 +11,18 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_prefect import FakePrefect
 from flows_lab import Toy, examples, make_toy, write_project
 
 from core.errors import ProjectCodeError, StoreError, UsageError
+from core.locks import FileLock
 from core.registry import Registry
 from core.status import write_status
 from flows.candidates import build, candidates
 from flows.check_drift import check_drift
 from flows.evaluation import CHALLENGER_BLEND, CHAMPION_BLEND, evaluate
 from flows.examples import as_examples
+from flows.lease import progress, take
 from flows.maintenance import maintenance
 from flows.retrain import retrain
 from flows.search import fit, search
@@ -77,6 +81,46 @@ def test_a_project_without_data_is_said(tmp_path: Path):
 def test_the_drift_check_leaves_windows_to_a_running_monitor(toy: Toy):
     write_status(toy.project.status, "monitor", {"state": "running"})
     assert "nothing to do" in check_drift.fn(**arguments(toy))
+
+
+def test_the_drift_check_leaves_requests_to_a_monitor_whose_process_it_cannot_see_and_that_is_in_one_window_for_long(
+    toy: Toy, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PREFECT_API_URL", prefect.url)
+    write_status(toy.project.status, "monitor", {"state": "running"})
+    file = toy.project.status / "monitor.json"
+    status = {**json.loads(file.read_text()), "host": "another-container", "updated_at": time.time() - 300}
+    file.write_text(json.dumps(status))
+    toy.request("r1")
+    monitor = FileLock(toy.project.status / "monitor.lock")
+    assert monitor.acquire("monitor")
+    assert "nothing to do" in check_drift.fn(**arguments(toy))
+    assert (prefect.runs, json.loads(file.read_text())) == ({}, status)
+    monitor.release()
+    assert "are reported" in check_drift.fn(**arguments(toy))
+    assert list(prefect.runs) == ["r1/1"]
+
+
+def test_the_drift_check_ends_a_run_that_is_too_old_though_it_looks_only_once(
+    toy: Toy, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PREFECT_API_URL", prefect.url)
+    toy.request("r1")
+    check_drift.fn(**arguments(toy))
+    take(toy.ledger, "r1", "run-1")
+    prefect.end("RUNNING")
+    check_drift.fn(**arguments(toy))
+    assert toy.ledger.requests()[0].attempt == 1
+    toy.ledger._connection.execute("UPDATE requests SET changed_at = changed_at - 1801")
+    check_drift.fn(**arguments(toy))
+    assert toy.ledger.requests()[0].attempt == 2
+
+
+def test_a_partition_without_a_record_does_not_keep_a_retraining_from_its_examples(toy: Toy):
+    full = {"phase": "running", "clock": toy.now, "flushed_through": toy.now, "step": 9}
+    empty = {"phase": "running", "clock": 0, "flushed_through": 0, "step": 0, "positions": {"events": 0}}
+    write_status(toy.project.status, "worker", {"state": "running", "partitions": {"0": empty, "1": full}})
+    assert progress(toy.project, toy.store) == toy.now
 
 
 def test_maintenance_keeps_pinned_versions_readable(toy: Toy):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 
@@ -10,8 +11,9 @@ from monitoring_lab import ROWS, START, Lab
 
 from core.audit import Ledger
 from core.durations import DAY, HOUR
-from core.errors import HeadraceError, StoreError
-from core.status import read_status
+from core.errors import AlreadyRunningError, HeadraceError, StoreError
+from core.locks import FileLock
+from core.status import read_status, write_status
 from core.store import TableStore
 from core.tables import CORRECTIONS, WINDOWS, corrections_schema
 from monitoring.monitor import Monitor
@@ -184,6 +186,43 @@ def test_a_restart_anywhere_gives_the_same_records_as_no_restart(drifting, monke
     assert {alert.key for alert in lab.sent} == {alert.key for alert in lab.ledger.history("alert")}
     assert len(lab.ledger.history("alert")) == 4
     assert read_status(lab.project.status, "monitor")["windows"] == {"closed": 8, "reported": 7, "alerts": 4}
+
+
+def test_a_second_monitor_is_refused_however_long_the_first_is_in_a_stage(lab):
+    first = FileLock(lab.project.status / "monitor.lock")
+    first.acquire("monitor")
+    with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()} on"):
+        open_monitor(lab).run(threading.Event())
+
+
+def test_a_monitor_follows_a_drift_check_that_is_at_work(lab):
+    lab.fill(range(1))
+    lab.reach(START + DAY)
+    check = FileLock(lab.project.status / "monitor.lock")
+    check.acquire("drift check")
+
+    class Stop(threading.Event):
+        def wait(self, timeout=None):
+            if check._held is None:
+                self.set()
+            check.release()
+            return self.is_set()
+
+    open_monitor(lab).run(Stop(), poll_s=0.01)
+    assert len(rows_of(lab)) == 1
+
+
+@pytest.mark.parametrize("phase", ["running", "recovering"])
+def test_a_partition_without_a_record_holds_nothing_back_unless_it_recovers(lab, phase):
+    lab.fill(range(5))
+    reached = {"phase": "running", "first_event": START + HOUR, "clock": START + 4 * DAY, "step": 7}
+    empty = {"phase": phase, "first_event": None, "clock": 0, "flushed_through": 0, "step": 0, "positions": {"e": 0}}
+    partitions = {"0": {**reached, "flushed_through": START + 4 * DAY}, "1": empty}
+    write_status(lab.project.status, "worker", {"state": "running", "partitions": partitions})
+    open_monitor(lab).run_once()
+    assert [request.trigger for request in lab.ledger.requests()] == ["bootstrap"] * (phase == "running")
+    evaluated = read_status(lab.project.status, "monitor")["evaluated_through"]
+    assert evaluated == (START + 4 * DAY if phase == "running" else 0)
 
 
 def test_a_table_that_cannot_be_read_is_retried_and_then_the_window_is_judged(lab, monkeypatch):
