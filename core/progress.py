@@ -27,7 +27,8 @@ def stream_of(status: Mapping[str, Any] | None) -> Stream | None:
     """Return how far the worker's status says that the stream is; None while it does not say.
 
     The slowest partition counts. One that has read no record at all is taken to be empty and does not count, as long
-    as another has: no record may ever come to it. While it recovers it does count: it may repeat many.
+    as another has: no record may ever come to it. While it recovers it does count: it may repeat many. One that is
+    caught up, with nothing new for a while, holds up nobody either; where all are, the farthest counts.
 
     Examples
     --------
@@ -37,6 +38,8 @@ def stream_of(status: Mapping[str, Any] | None) -> Stream | None:
     Stream(progress=7, first_event=2)
     >>> stream_of({"partitions": {"0": full, "1": {**empty, "phase": "recovering"}}})
     Stream(progress=0, first_event=2)
+    >>> stream_of({"partitions": {"0": full, "1": {**full, "flushed_through": 5, "caught_up": True}}})
+    Stream(progress=7, first_event=2)
     >>> stream_of({"partitions": {"1": empty}})
     Stream(progress=0, first_event=None)
     """
@@ -46,7 +49,8 @@ def stream_of(status: Mapping[str, Any] | None) -> Stream | None:
     if not flushed or None in flushed:
         return None
     first = [moment for entry in partitions if (moment := entry.get("first_event")) is not None]
-    return Stream(min(flushed), min(first, default=None))
+    behind = [entry["flushed_through"] for entry in counting if not entry.get("caught_up")]
+    return Stream(min(behind, default=max(flushed)), min(first, default=None))
 
 
 def _is_empty(entry: Mapping[str, Any]) -> bool:

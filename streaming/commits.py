@@ -80,6 +80,11 @@ class Commits:
         self._thread: threading.Thread | None = None
         self._on_its_way: tuple[Future[int], list[Output]] | None = None
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a commit has begun and is not settled."""
+        return self._on_its_way is not None
+
     def is_due(self, work: Work, *, at_once: bool) -> bool:
         """Tell whether work has waited long enough, or is enough.
 

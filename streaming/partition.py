@@ -40,6 +40,7 @@ _SNAPSHOT_SHARE = 10
 _SNAPSHOTS_KEPT = 2
 _MAX_UNWRITTEN = 4  # times state.flush_rows: rows that may wait while the disk is full
 _CHAMPION_PATIENCE_S = 10.0
+_CAUGHT_UP_AFTER_S = 10.0
 _log = logging.getLogger("headrace.worker")
 
 ChampionOf = Callable[[int], BatchModel | None]
@@ -130,7 +131,7 @@ class Partition:
         entries = TopicPartition(settings.journal_topic, place.number)
         self._commits = Commits(publisher, entries, place.at.owner, settings.state.commit_every / 1000, phases)
         self._needs_flush = False
-        self._opened = self._snapshot_at = self._flushed_at = time.monotonic()
+        self._opened = self._snapshot_at = self._flushed_at = self._taken_at = time.monotonic()
         self._snapshot_step = self.state.step
         self._busy_s = self._snapshot_cost_s = 0.0
         self._keys = KeyCheck(settings, place.number, place.partitions)
@@ -162,6 +163,13 @@ class Partition:
     def is_live(self) -> bool:
         """Whether the journal has been repeated to its end, with the champion that served then."""
         return self._script is None and self._waits_for is None
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether nothing has come for a while and everything that came is in the tables; in lockstep never."""
+        waits = bool(self._work.actions or self._commits.is_under_way or self._writer.rows)
+        silent = time.monotonic() - self._taken_at >= _CAUGHT_UP_AFTER_S
+        return self.is_live and silent and not waits and not self._lockstep
 
     def positions(self) -> dict[TopicPartition, int]:
         """Return the next offset of each input topic, 0 where nothing was read."""
@@ -213,7 +221,8 @@ class Partition:
             taken = self._lead() if self._script is None else self._follow(self._script)
         self.idle = taken == 0
         if taken:
-            self._busy_s += time.monotonic() - began
+            self._taken_at = time.monotonic()
+            self._busy_s += self._taken_at - began
         return taken
 
     @property
@@ -316,6 +325,7 @@ class Partition:
             "clock": state.clock,
             "first_event": state.first_event,
             "flushed_through": self.flushed_through,
+            "caught_up": self.is_caught_up,
             "positions": state.positions,
             "step": state.step,
             "term": self._place.at.term,

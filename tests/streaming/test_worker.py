@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from stream_lab import EVENTS, LABELS, MINUTE, START, TASKS, digest, easy_stream, make_project
 from worker_lab import DEAD, PREDICTED, Source, clocks, fill, rows_of, run, values, watching, with_clocks
 
 import streaming.decisions as decisions_module
+import streaming.partition as partition_module
 import streaming.worker as worker_module
 from core.errors import BrokerError, CheckpointError, StoreError
+from core.progress import stream_of
 from core.status import read_status
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
@@ -21,6 +24,7 @@ from streaming.memory_broker import MemoryBroker
 from streaming.ordering import is_clock
 from streaming.topics import partition_of
 from streaming.transport import OutRecord
+from streaming.worker import Worker
 
 
 @pytest.fixture(autouse=True)
@@ -262,3 +266,21 @@ def test_a_record_from_the_future_does_not_let_what_is_pending_expire(tmp_path):
 def record(event_id: str, at: int, *, stamp: int | None = None) -> OutRecord:
     value = json.dumps({"id": event_id, "at": at, "x": 0.5, "z": -1.0, "c": "a"}).encode()
     return OutRecord(EVENTS, event_id.encode(), value, at if stamp is None else stamp)
+
+
+def test_a_partition_to_which_nothing_comes_any_more_does_not_hold_up_the_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(partition_module, "_CAUGHT_UP_AFTER_S", 0.2)
+    project = make_project(tmp_path, topics={"partitions": 2}, state={"flush_every": "1s"})
+    stream = [replace(record, partition=0) for record in easy_stream("binary", 20)]
+    broker = fill(MemoryBroker(), [*stream[:10], replace(stream[0], key=b"other", partition=1)], 2)
+    progress = []
+
+    def until(worker: Worker) -> bool:
+        if len(broker.records(EVENTS)) < 11 and all(part.is_caught_up for part in worker.partitions.values()):
+            for record in stream[10:]:
+                broker.append(record)
+        progress.append(stream_of(read_status(project.status, "worker")))
+        return bool(progress[-1]) and progress[-1].progress == stream[-1].timestamp
+
+    run(project, broker, lockstep=False, until=until)
+    assert progress[-1].first_event == START
