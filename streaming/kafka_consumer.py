@@ -73,7 +73,7 @@ class KafkaRecordConsumer:
             log.warning("reading from the Kafka broker at %s failed, trying again: %s", self._access.address, error)
             time.sleep(min(timeout_ms / 1000, 0.1))
             return []
-        return [_raw_record(message) for batch in batches.values() for message in batch]
+        return [raw_record(message) for batch in batches.values() for message in batch]
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Stop returning records of exactly these partitions; what was fetched of them is kept."""
@@ -157,7 +157,8 @@ class KafkaRecordConsumer:
         )
 
 
-def _raw_record(message: Any) -> RawRecord:
+def raw_record(message: Any) -> RawRecord:
+    """Return a message of kafka-python as ours."""
     headers = tuple((name, value or b"") for name, value in message.headers)
     return RawRecord(
         message.topic,

@@ -18,7 +18,7 @@ from test_kafka_batches import GZIP, STAMP, batch, bomb
 
 from core.reasons import UNREADABLE_HEADER
 from streaming.join import Predicted
-from streaming.kafka_client import _raw_record
+from streaming.kafka_consumer import raw_record
 from streaming.machine import Correction, DeadLetter, Example
 from streaming.messages import dead_letter_message, prediction_message
 from streaming.transport import RawRecord
@@ -64,7 +64,7 @@ def unreadable(data: bytes) -> RawRecord:
     """The one record that a consumer gets of a batch."""
     part = Fetcher.PartitionRecords(0, TopicPartition(EVENTS, 0), MemoryRecords(data))
     (message,) = part.take(10)
-    return _raw_record(message)
+    return raw_record(message)
 
 
 def of_batches() -> list[tuple[str, RawRecord]]:

@@ -13,7 +13,8 @@ from client_spec import KafkaClientSpec
 
 from core.errors import BrokerError, TopicError, UsageError
 from streaming.embedded import EmbeddedBroker
-from streaming.kafka_client import KafkaBroker, broker_error, is_transient
+from streaming.kafka_access import broker_error, is_transient
+from streaming.kafka_client import KafkaBroker
 from streaming.kafka_log import RateLimitedHandler, limit_kafka_log
 from streaming.transport import OutRecord, TopicPartition
 
