@@ -31,13 +31,18 @@ _KILLED = -signal.SIGKILL
 
 @dataclass
 class Schedule:
-    """What is to be done: kills by (phase, n-th start of it), and how many of the others."""
+    """What is to be done: kills by (phase, n-th start of it), how many of the others, and whether kills wait.
+
+    With `at_once` the next kill is prepared before the group has settled after the one before: more kills, but how long
+    a hand-over takes cannot be told then.
+    """
 
     kills: list[tuple[str, int]]
     leaves: int
     broker_kills: int
     stops: int
     draw: random.Random
+    at_once: bool = False
 
     @classmethod
     def none(cls) -> Schedule:
@@ -126,7 +131,7 @@ class FaultRun:
         """Work until all that is fed is committed; return the seconds it took."""
         began = time.monotonic()
         self._faults, self._server = faults or Faults(), server
-        self._kills, self._others = list(schedule.kills), schedule.others()
+        self._kills, self._others, self._at_once = list(schedule.kills), schedule.others(), schedule.at_once
         self._next_other = time.monotonic() + 15.0
         self._watch = Progress(self._project, self._broker, self._address, feeding)
         try:
@@ -155,7 +160,8 @@ class FaultRun:
             self._start()
 
     def _start(self) -> None:
-        armed = self._watch.expects or any(worker.kill for worker in self._workers)
+        settling = self._watch.expects and not self._at_once
+        armed = settling or any(worker.kill for worker in self._workers)
         kill = self._kills.pop(0) if self._kills and not armed else None
         self._started += 1
         name = f"w{self._started}"
@@ -172,6 +178,9 @@ class FaultRun:
         """Rearm a worker for the next kill, or do one of the other faults, when the one before is over."""
         now = time.monotonic()
         idle = [worker for worker in self._workers if worker.kill is None and self._owned(worker)]
+        if self._at_once and self._kills and idle and not any(worker.kill for worker in self._workers):
+            self._leave(idle[0], "rearmed")
+            return
         if self._watch.expects or len(idle) < self._wanted:
             return
         if not self._others or now < self._next_other:

@@ -194,7 +194,7 @@ def _schedule(given: argparse.Namespace) -> Schedule:
     kills = [(PHASES[number % len(PHASES)], draw) for number in range(given.kills)]
     nths = {"poll": 60, "step": 60, "produce": 20, "journal": 20, "commit": 20}
     planned = [(phase, draw.randint(1, nths.get(phase, 2))) for phase, _ in kills]
-    return Schedule(planned, given.leaves, given.broker_kills, given.stops, draw)
+    return Schedule(planned, given.leaves, given.broker_kills, given.stops, draw, given.at_once)
 
 
 def _arguments() -> argparse.Namespace:
@@ -209,6 +209,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--broker-kills", type=int, default=0)
     parser.add_argument("--stops", type=int, default=0, help="workers that stand still past the session time-out")
     parser.add_argument("--bad", type=float, default=0.0, help="share of bad records")
+    parser.add_argument("--at-once", action="store_true", help="kill again before the group has settled")
     parser.add_argument("--rate", type=float, default=0.0, help="events/s to publish meanwhile; all beforehand if 0")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
