@@ -13,7 +13,7 @@ from cli.options import json_option, project_argument, write_json
 from core.audit import DISPATCH_PROBLEM, Ledger, LedgerRecord
 from core.durations import format_time
 from core.project import Project, load_project
-from core.status import is_alive, read_status
+from core.status import is_alive, read_instances, read_status
 
 _STALE_S = 30.0
 
@@ -105,6 +105,10 @@ def status_of(project: Project) -> dict[str, Any]:
     for service in ("worker", "monitor"):
         found = read_status(project.status, service)
         services[service] = {**(found or {}), "alive": is_alive(found)}
+    services["worker"]["instances"] = [
+        {"name": name, "pid": body["pid"], "state": body["state"], "partitions": sorted(body.get("partitions") or {})}
+        for name, body in read_instances(project.status, "worker").items()
+    ]
     under_way: list[dict[str, Any]] = []
     waits: dict[str, Any] | None = None
     if project.ledger.exists():
@@ -140,9 +144,13 @@ def _check(project: Project, service: str) -> int:
 
 def _status_lines(content: dict[str, Any]) -> list[str]:
     lines = [f"{content['project']}  ({content['state']})"]
-    for service in ("worker", "monitor"):
-        body = content[service]
-        lines.append(f"  {service:8} {'runs, process ' + str(body['pid']) if body['alive'] else 'does not run'}")
+    for one in content["worker"]["instances"]:
+        has = ", ".join(one["partitions"]) or "none yet"
+        lines.append(f"  worker   {one['name']}{' ' * bool(one['name'])}runs, process {one['pid']}, partitions {has}")
+    if not content["worker"]["instances"]:
+        lines.append("  worker   does not run")
+    monitor = content["monitor"]
+    lines.append(f"  monitor  {'runs, process ' + str(monitor['pid']) if monitor['alive'] else 'does not run'}")
     for number, part in sorted((content["worker"].get("partitions") or {}).items()):
         lines += _partition_lines(number, part)
     version = content["champion"]["version"]
@@ -164,7 +172,7 @@ def _partition_lines(number: str, part: dict[str, Any]) -> list[str]:
     losses = ", ".join(f"{name} {value:.4f}" for name, value in part["loss"].items())
     weights = ", ".join(f"{name} {value:.2f}" for name, value in part["weights"].items())
     return [
-        f"  partition {number}: at {format_time(part['clock'])}",
+        f"  partition {number}: {'at ' + format_time(part['clock']) if part['clock'] else 'before the first record'}",
         "    events   " + ", ".join(f"{count:,} {name}" for name, count in events.items() if count),
         "    labels   " + ", ".join(f"{count:,} {name}" for name, count in labels.items() if count),
         f"    loss     {losses or 'nothing scored yet'} ({part['scored']:,} rows)",

@@ -7,6 +7,7 @@ and read by any. Never the source of truth for data: that is in the tables and t
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
@@ -20,18 +21,28 @@ from core.processes import Birth, birth
 # The id of a process on another host, or in another container, says nothing here: it counts as alive this long, s.
 FRESH_S = 30.0
 
+_TELL_EVERY_S = 30.0
+_told_at: dict[Path, float] = {}
+_log = logging.getLogger(__name__)
+
 
 def write_status(folder: Path, service: str, body: dict[str, Any], instance: str = "") -> None:
     """Replace the status of `service`; who wrote it, and ``updated_at`` (wall clock, s), are added.
 
-    Several processes of one service on one folder each have an `instance` name.
+    Several processes of one service on one folder each have an `instance` name. A status that cannot be written (a
+    full disk) is logged now and then, and stops nobody: it is only a word to others, who see that it is old.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**body, **_writer(os.getpid()), "host": socket.gethostname(), "updated_at": time.time()})
     name = _file_name(service, instance)
     part = folder / f".{name}.{os.getpid()}.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(folder / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(folder / name)
+    except OSError as error:
+        if time.monotonic() - _told_at.get(folder / name, float("-inf")) >= _TELL_EVERY_S:
+            _told_at[folder / name] = time.monotonic()
+            _log.warning("%s: the status cannot be written, tried again: %s; is the disk full?", folder / name, error)
 
 
 def read_status(folder: Path, service: str, instance: str | None = None) -> dict[str, Any] | None:
@@ -50,6 +61,12 @@ def read_status(folder: Path, service: str, instance: str | None = None) -> dict
     if "partitions" in merged:
         merged["partitions"] = {n: part for status in alive for n, part in (status.get("partitions") or {}).items()}
     return merged
+
+
+def read_instances(folder: Path, service: str) -> dict[str, dict[str, Any]]:
+    """Return the last status of each process of `service` that is alive, by its instance name."""
+    found = {path.stem.partition("@")[2]: _read(path) for path in _files(folder, service)}
+    return {name: status for name, status in found.items() if status is not None and is_alive(status)}
 
 
 def _file_name(service: str, instance: str) -> str:
@@ -87,8 +104,9 @@ def refuse_second(folder: Path, service: str, instance: str = "") -> None:
     status = read_status(folder, service, instance)
     if status and is_alive(status) and not (_is_here(status) and status["pid"] == os.getpid()):
         raise AlreadyRunningError(
-            f"{service} already runs on {folder.parent} (process {status['pid']}); "
-            "stop it first, or give another folder with HEADRACE_STATE"
+            f"{service} already runs on {folder.parent} (process {status['pid']}); stop it first, "
+            f"{'give this one a name with --instance, ' if service == 'worker' else ''}"
+            "or give another folder with HEADRACE_STATE"
         )
 
 

@@ -76,7 +76,7 @@ class Checkpoints:
         Told about each part of a write.
     """
 
-    FORMAT = 4
+    FORMAT = 5
 
     def __init__(self, project: Project, phases: Phases | None = None) -> None:
         self._project = project
@@ -193,7 +193,8 @@ class Checkpoints:
         if problems:
             raise CheckpointError(
                 f"no snapshot of partition {partition} can be used:\n  " + "\n  ".join(problems.values()) + "\n"
-                "restore the state folder from a back-up, or move it away to start learning anew"
+                "restore the state folder from a back-up; or, to start learning anew, move it away and delete the "
+                f"topic {self._project.settings.journal_topic}"
             )
         return None
 
@@ -294,14 +295,19 @@ def _stamp(project: Project) -> dict[str, Any]:
         "format": Checkpoints.FORMAT,
         "river": version("river"),
         "python": ".".join(platform.python_version_tuple()[:2]),
-        "settings": _settings_digest(settings),
+        **_settings_digests(settings),
         "features": _code_digest(project),
     }
 
 
-def _settings_digest(settings: Settings) -> str:
+def _settings_digests(settings: Settings) -> dict[str, str]:
+    """Return a digest of each part of the project file that decides what a state means."""
     shape = settings.model_dump(mode="json", include={"task", "fields", "features", "online", "blend", "label"})
-    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+    return {f"settings.{name}": _digest(json.dumps(part, sort_keys=True)) for name, part in sorted(shape.items())}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _code_digest(project: Project) -> str | None:

@@ -176,10 +176,11 @@ def read_script(
     """
     kept = consumer.beginning([place])[place]
     if kept > start:
+        missing = f"entry {start}" if start else "its beginning, as there is no snapshot"
         raise CheckpointError(
-            f"{place.topic}[{place.partition}]: the state goes on at entry {start}, but the broker keeps entries only "
-            f"from {kept} on; set retention.ms=-1 on that topic, and restore a newer snapshot from a back-up; or start "
-            "anew: move the state folder away and delete that topic"
+            f"{place.topic}[{place.partition}] is needed from {missing}, but the broker keeps entries only from {kept} "
+            "on: what kept snapshots do not need is dropped. Restore newer snapshots from a back-up (and see that the "
+            "topic has retention.ms=-1); or start anew: move the state folder away and delete that topic"
         )
     script = Script(before, start)
     consumer.assign({place: start})

@@ -143,7 +143,8 @@ class Opener:
             if written and not script.entries:
                 raise CheckpointError(
                     f"partition {number} has no snapshot in {self.project.checkpoints}, but its rows are in the tables "
-                    f"up to step {written}; restore the snapshots, or move {self.project.state} away to start anew"
+                    f"up to step {written}; restore the snapshots, or, to start anew, move {self.project.state} away "
+                    f"and delete the topic {self.project.settings.journal_topic}"
                 )
             return State.fresh(self.project.settings, experts)
         state = snapshot.state

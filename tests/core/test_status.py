@@ -18,7 +18,7 @@ import pytest
 from core import status as status_module
 from core.errors import AlreadyRunningError
 from core.processes import Birth, birth
-from core.status import FRESH_S, is_alive, read_status, refuse_second, write_status
+from core.status import FRESH_S, is_alive, read_instances, read_status, refuse_second, write_status
 
 
 @pytest.fixture
@@ -88,3 +88,22 @@ def test_two_processes_with_one_id_differ_and_one_that_is_gone_is_said(another, 
     another.wait()
     with pytest.raises(ProcessLookupError):
         birth(another.pid)
+
+
+def test_each_living_process_of_a_service_is_told_by_its_name(tmp_path):
+    write_status(tmp_path, "worker", {"state": "running", "partitions": {"0": {}}}, "a")
+    write_status(tmp_path, "worker", {"state": "running", "partitions": {"1": {}}})
+    write_status(tmp_path, "worker", {"state": "stopped", "partitions": {}}, "gone")
+    found = read_instances(tmp_path, "worker")
+    assert {name: sorted(body["partitions"]) for name, body in found.items()} == {"a": ["0"], "": ["1"]}
+
+
+def test_a_second_worker_is_told_of_names(tmp_path):
+    write_status(tmp_path / "status", "worker", {"state": "running"})
+    content = json.loads((tmp_path / "status" / "worker.json").read_text())
+    parent = os.getppid()
+    own = birth(parent)
+    content |= {"pid": parent, "boot": own.boot, "started": own.started}
+    (tmp_path / "status" / "worker.json").write_text(json.dumps(content))
+    with pytest.raises(AlreadyRunningError, match="give this one a name with --instance"):
+        refuse_second(tmp_path / "status", "worker")

@@ -51,13 +51,8 @@ def assert_as_of_one_judge(lab: Lab) -> None:
     assert read_status(lab.project.status, "monitor")["windows"] == {"closed": 2, "reported": 0, "alerts": 1}
 
 
-@pytest.mark.parametrize(
-    ("step", "before"),
-    [
-        ("last_sequence", True),
-        *((step, before) for step in ("append", "history", "recall") for before in (True, False)),
-    ],
-)  # not behind last_sequence: between an append's own look and its write only the lock keeps others away
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("step", ["append", "history", "recall"])
 def test_one_that_is_overtaken_at_any_step_changes_nothing(tmp_path, monkeypatch, step, before):
     monkeypatch.setattr(FileLock, "acquire", lambda *_: True)  # as if the two did not see each other
     target = TableStore if hasattr(TableStore, step) else Ledger

@@ -113,7 +113,7 @@ def test_when_none_is_left_it_says_what_to_do_and_touches_nothing(project):
     paths = [Path(checkpoints.save(0, Snapshot(state_at(project, n), "c"))) for n in (10, 20)]
     for path in paths:
         path.write_bytes(b"x" * 100)
-    with pytest.raises(CheckpointError, match="back-up, or move it away") as caught:
+    with pytest.raises(CheckpointError, match="back-up; or, to start learning anew") as caught:
         checkpoints.load(0)
     assert all(str(path) in str(caught.value) for path in paths)
     assert all(path.exists() for path in paths)
@@ -268,7 +268,7 @@ def test_other_settings_are_refused_with_the_reason(project, tmp_path, change):
     Checkpoints(project).save(0, Snapshot(state_at(project, 10), "c"))
     task = change.pop("task", "binary")
     other = make_project(tmp_path, task, **{"online": ["prior"], **change})
-    with pytest.raises(CheckpointError, match=r"made with settings .*headrace rebuild-state"):
+    with pytest.raises(CheckpointError, match=r"made with settings\..*headrace rebuild-state"):
         Checkpoints(other).load(0)
     assert [path.suffix for path in project.checkpoints.iterdir()] == [".snapshot"], "kept for rebuild-state"
 

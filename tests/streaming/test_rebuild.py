@@ -118,7 +118,7 @@ def test_other_experts_learn_what_was_learned_and_the_partition_goes_on(tmp_path
     with pytest.raises(CheckpointError, match="headrace rebuild-state"):
         Checkpoints(after).load(0)
     done = again(after)
-    assert list(done.changed) == ["settings"]
+    assert list(done.changed) == ["settings.online"]
     assert done.lost == []
     found = Checkpoints(after).load(0).state
     assert found.step == 220
@@ -301,7 +301,7 @@ def test_the_command_rebuilds_every_partition_and_says_so(at_home):
     assert "learned" in done.output
     (said,) = json.loads(Path(at_home / "out.json").read_text())["partitions"]
     assert (said["partition"], said["step"], said["pending"]) == (0, machine.state.step, machine.state.join.pending)
-    assert list(said["changed"]) == ["settings"]
+    assert list(said["changed"]) == ["settings.online"]
 
 
 def test_the_command_says_what_it_cannot_do(at_home):

@@ -181,6 +181,17 @@ def test_a_full_disk_is_waited_out(tmp_path, monkeypatch):
     assert len(ids) == len(set(ids)) == 150
 
 
+def test_a_status_that_cannot_be_written_stops_nobody(tmp_path, caplog):
+    project = make_project(tmp_path)
+    project.state.mkdir()
+    project.status.write_text("a file where the folder should be")
+    worker = run(project, fill(MemoryBroker(), with_clocks(easy_stream("binary", 50))))
+    assert worker.books.events.joined == 50
+    assert [record.levelname for record in caplog.records if "status cannot be written" in record.message] == [
+        "WARNING"
+    ]
+
+
 def test_one_topic_for_both_kinds(tmp_path):
     kind = {"path": "kind"}
     project = make_project(tmp_path, topics={"events": "all", "labels": "all", "kind": kind})
