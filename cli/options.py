@@ -82,14 +82,22 @@ def log_to_stderr(level: int = logging.INFO) -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def stop_on_signals() -> threading.Event:
-    """Return an event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C ends at once."""
+def stop_on_signals(may_end: Callable[[], bool] = lambda: False) -> threading.Event:
+    """Return an event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C ends at once.
+
+    Parameters
+    ----------
+    may_end : callable
+        Tells whether nothing is under way that would have to be finished: then the first signal ends at once, too.
+    """
     stop = threading.Event()
 
     def handle(number: int, frame: object) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
+        if may_end():
+            raise SystemExit(0)
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streaming.champion import ChampionWatcher
     from streaming.kafka_client import KafkaBroker
     from streaming.replay import Pace, Published
+    from streaming.worker import Worker
 
 _log = logging.getLogger("headrace")
 _MAX_PAUSE_S = 30.0
@@ -41,13 +42,14 @@ def worker(project: Path, bootstrap: str | None, lockstep: bool, instance: str) 
     """
     _settle_threads()
     log_to_stderr()
-    stop = stop_on_signals()
+    at_work: list[Worker] = []
+    stop = stop_on_signals(lambda: not any(one.partitions for one in at_work))
     loaded = load_project(project, bootstrap=bootstrap)
     refuse_second(loaded.status, "worker", instance)
     keep_from_demo(loaded.state)
     load_features(loaded)
     with _some_broker(loaded) as (connected, is_there):
-        _work(connected, stop, is_there, lockstep=lockstep, instance=instance)
+        _work(connected, stop, is_there, at_work, lockstep=lockstep, instance=instance)
 
 
 def _settle_threads() -> None:
@@ -69,9 +71,17 @@ def broker_of(project: Project) -> KafkaBroker:
 
 
 def _work(
-    project: Project, stop: threading.Event, is_there: Callable[[], bool], *, lockstep: bool, instance: str
+    project: Project,
+    stop: threading.Event,
+    is_there: Callable[[], bool],
+    at_work: list[Worker],
+    *,
+    lockstep: bool,
+    instance: str,
 ) -> None:
     """Run workers until told to stop; one that lost its broker is followed by another, from the last snapshot.
+
+    The present one is kept in `at_work`.
 
     Raises
     ------
@@ -83,6 +93,7 @@ def _work(
     pause = 1.0
     while True:
         running = Worker(project, broker_of(project), _watcher(project), lockstep=lockstep, instance=instance)
+        at_work[:] = [running]
         try:
             books = running.run(stop, until=lambda _: not is_there())
         except BrokerError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -55,6 +56,15 @@ def test_what_cannot_be_used_is_said_in_one_line_with_exit_code_2(folder, monkey
 def test_replay_without_a_broker_says_what_to_start(folder, monkeypatch, capsys):
     assert run(monkeypatch, "replay", str(folder)) == 4
     assert "headrace worker" in capsys.readouterr().err
+
+
+def test_a_worker_that_still_looks_for_its_broker_ends_when_it_is_told_to(folder):
+    command = [sys.executable, "headrace.py", "worker", str(folder), "--bootstrap", "127.0.0.1:1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("no Kafka broker answers" in line for line in process.stderr)
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_a_feature_function_that_does_not_import_is_said_before_anything_starts(folder, monkeypatch, capsys):
