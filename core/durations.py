@@ -14,6 +14,8 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 WEEK = 7 * DAY
+ROW = SECOND
+"""What a row of a recorded file without times counts for."""
 
 EARLIEST, LATEST = 0, 253_402_300_799_000
 """The first and the last time that is accepted, ms: 1970 to 9999."""
@@ -21,12 +23,12 @@ EARLIEST, LATEST = 0, 253_402_300_799_000
 LONGEST = 36_500 * DAY
 """The longest duration of the project file, ms: several of them after any event are still before `LATEST`."""
 
-_UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
-_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+_UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK, "row": ROW, "rows": ROW}
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(rows?|ms|s|m|h|d|w)")
 
 
 def parse_duration(text: object) -> int:
-    """Turn ``"28d"``, ``"1h30m"`` or ``"250ms"`` into milliseconds.
+    """Turn ``"28d"``, ``"1h30m"``, ``"250ms"`` or ``"500 rows"`` into milliseconds.
 
     Raises
     ------

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from core.durations import DAY, HOUR, LONGEST, MINUTE, SECOND, WEEK, parse_duration
+from core.recorded import filled_in
 
 Task = Literal["binary", "multiclass", "regression"]
 Kind = Literal["number", "category", "bool", "text"]
@@ -305,7 +306,24 @@ class StateSettings(Section):
 class ReplaySettings(Section):
     """The recorded stream of ``headrace replay`` and ``headrace demo``."""
 
-    source: str = Field(description="file.py:function that yields (time_ms, topic kind, id, payload) in time order")
+    source: str | None = Field(
+        None, description="file.py:function that yields (time_ms, topic kind, id, payload) in time order"
+    )
+    file: str | None = Field(
+        None,
+        description="instead of source: a CSV or Parquet file (gzip too), one row an event with its outcome; without "
+        "a column for id or time, rows count as both, and durations may be written as 500 rows",
+    )
+    label_delay: Duration = Field(0, description="file: how long after its event a label is known")
+    label_time: str | None = Field(None, description="file: the column that says when the label was known, instead")
+
+    @model_validator(mode="after")
+    def _one_stream(self) -> Self:
+        if (self.source is None) == (self.file is None):
+            raise ValueError("give either source or file")
+        if self.label_time is not None and self.label_delay:
+            raise ValueError("give either label_time or label_delay")
+        return self
 
 
 class Settings(Section):
@@ -339,6 +357,11 @@ class Settings(Section):
     alerts: AlertSettings = AlertSettings()
     state: StateSettings = StateSettings()
     replay: ReplaySettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recorded_file(cls, value: object) -> object:
+        return filled_in(value) if isinstance(value, dict) else value
 
     @field_validator("fields", mode="before")
     @classmethod

@@ -13,20 +13,17 @@ from dataclasses import dataclass, field
 from core.blend import Blend
 from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction, Vocabulary
-from core.metrics import loss
 from core.models import BatchModel
-from core.predictions import Features, Outcome, Prediction
+from core.predictions import Features, Outcome
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
 from core.settings import Settings
 from streaming.books import Books
 from streaming.experts import Expert
 from streaming.join import Fate, LabelJoin, Predicted
 from streaming.plausible import Plausible
+from streaming.serving import CHAMPION, Scores, learn, serve
 from streaming.transport import RawRecord
 
-CHAMPION = "champion"
-SERVED = "served"
-_GONE_AFTER = 1_000
 _LABELS_TO_JUDGE_A_CHAMPION = 30
 
 
@@ -60,35 +57,6 @@ class DeadLetter:
 
 
 Output = Predicted | Example | Correction | DeadLetter
-
-
-@dataclass
-class Scores:
-    """Prequential loss on the rows that every current expert predicted."""
-
-    rows: int = 0
-    losses: dict[str, float] = field(default_factory=dict)
-    passed_over: int = 0
-
-    def add(self, predictions: dict[str, Prediction], outcome: Outcome) -> None:
-        """Score one example; a changed set of experts starts over.
-
-        Labels come in another order than events: after a swap, rows without the new champion still come in for
-        a while. They are passed over, unless so many follow each other that an expert must have gone.
-        """
-        if self.losses.keys() != predictions.keys():
-            self.passed_over += 1
-            if not predictions.keys() > self.losses.keys() and self.passed_over < _GONE_AFTER:
-                return
-            self.rows, self.losses = 0, dict.fromkeys(predictions, 0.0)
-        self.passed_over = 0
-        self.rows += 1
-        for name, prediction in predictions.items():
-            self.losses[name] += loss(prediction, outcome)
-
-    def means(self) -> dict[str, float]:
-        """Return the mean loss of each expert and of what was served."""
-        return {name: total / self.rows for name, total in self.losses.items()} if self.rows else {}
 
 
 @dataclass
@@ -281,17 +249,10 @@ class Machine:
     def _predicted(self, prepared: Prepared, event: Event) -> Predicted:
         state, features = self.state, prepared.features
         assert features is not None
-        predictions: dict[str, Prediction] = {}
-        if prepared.champion is not None:
-            plausible = state.plausible.check(prepared.champion)
-            if plausible is None:
-                self.champion_failures += 1
-            else:
-                predictions[CHAMPION] = plausible
-        for expert in state.experts:
-            prediction = expert.predict(features)
-            if prediction is not None:
-                predictions[expert.name] = prediction
+        online = {expert.name: expert.predict(features) for expert in state.experts}
+        known = {name: prediction for name, prediction in online.items() if prediction is not None}
+        predictions, served = serve(state.blend, state.plausible, prepared.champion, known)
+        self.champion_failures += prepared.champion is not None and CHAMPION not in predictions
         return Predicted(
             step=state.step,
             id=event.id,
@@ -302,7 +263,7 @@ class Machine:
             champion_version=state.champion_version if CHAMPION in predictions else None,
             features=features,
             predictions=predictions,
-            served=state.blend.mix(predictions) if predictions else None,
+            served=served,
         )
 
     def _join(self, label: Label) -> list[Output]:
@@ -325,10 +286,7 @@ class Machine:
     def _learn(self, event: Predicted, outcome: Outcome, label_time: int, *, implied: bool) -> Example:
         """Score, then move the weights, then learn."""
         state = self.state
-        state.plausible.observe(outcome)
-        if event.served is not None:
-            state.scores.add({SERVED: event.served, **event.predictions}, outcome)
-            state.blend.update(event.predictions, outcome)
+        learn(state.blend, state.scores, state.plausible, event.predictions, event.served, outcome)
         for expert in state.experts:
             expert.learn(event.features, outcome)
         return Example(state.step, event, outcome, label_time, state.clock, implied)

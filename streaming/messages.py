@@ -10,7 +10,8 @@ from core.durations import EARLIEST, LATEST, format_time
 from core.reasons import REASON_HEADER
 from core.settings import Settings
 from streaming.join import Predicted
-from streaming.machine import CHAMPION, DeadLetter, Output
+from streaming.machine import DeadLetter, Output
+from streaming.serving import CHAMPION
 from streaming.transport import OutRecord
 
 MAX_DEAD_LETTER_BYTES = 900_000

@@ -21,7 +21,8 @@ from streaming.checkpoint import Checkpoints, Snapshot, goes_on, portable_part
 from streaming.experts import build_experts
 from streaming.history import Asked, History, Learned
 from streaming.join import Predicted
-from streaming.machine import CHAMPION, SERVED, State
+from streaming.machine import State
+from streaming.serving import CHAMPION, SERVED
 from streaming.snapshot_file import SnapshotFile
 
 Tell = Callable[[int, int], None]

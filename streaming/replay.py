@@ -19,6 +19,7 @@ from core.errors import HeadraceError, SourceError
 from core.project import Project
 from core.settings import Settings
 from streaming.ordering import CLOCK_HEADER
+from streaming.recorded_file import read_file
 from streaming.transport import OutRecord, Producer
 
 Item = tuple[int, str, str, Any]
@@ -72,18 +73,20 @@ class RealPace:
 
 
 def source_name(project: Project) -> str:
-    """Return the function that the project names as its recorded stream.
+    """Return the function or the file that the project names as its recorded stream.
 
     Raises
     ------
     SourceError
         If it names none.
     """
-    if project.settings.replay is None:
+    replay = project.settings.replay
+    if replay is None:
         raise SourceError(
-            f"{project.folder}: headrace.yaml names no recorded stream; add 'replay: {{source: file.py:function}}'"
+            f"{project.folder}: headrace.yaml names no recorded stream; add 'replay: {{source: file.py:function}}' or "
+            "'replay: {file: data.csv}'"
         )
-    return project.settings.replay.source
+    return replay.source or str(replay.file)
 
 
 def read_source(project: Project, days: float | None, resume_after: int | None = None) -> Iterator[Item]:
@@ -104,7 +107,9 @@ def read_source(project: Project, days: float | None, resume_after: int | None =
     reference = source_name(project)
     end: float | None = None
     last = -1
-    for item in _items(project.load_function(reference), reference):
+    from_file = project.settings.replay is not None and project.settings.replay.file is not None
+    items = read_file(project) if from_file else _items(project.load_function(reference), reference)
+    for item in items:
         item_time = _checked(item, last, reference)
         last = item_time
         end = (item_time + days * DAY if days is not None else float("inf")) if end is None else end

@@ -32,7 +32,8 @@ from stream_lab import (
 from core.metrics import loss
 from streaming.experts import build_experts
 from streaming.join import Predicted
-from streaming.machine import SERVED, Correction, DeadLetter, Example, Machine
+from streaming.machine import Correction, DeadLetter, Example, Machine
+from streaming.serving import SERVED
 
 HOUR = 60 * MINUTE
 REMEMBERS = """

@@ -1,0 +1,79 @@
+"""A recorded stream in a file: what the project file may leave out for it.
+
+A file without a column for the time counts its rows instead: each is a second later than the one before, and durations
+may be written in rows (``500 rows``). Where it has no column for the id, the row's number is the id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from core.durations import ROW, parse_duration
+
+ROW_ID, ROW_TIME = "_row", "_row_time"
+FIRST_ROW = 946_684_800_000
+"""Event time of the first row of a file without times, ms: the year 2000."""
+
+_IN_ROWS = re.compile(r"\s*\d+(\.\d+)?\s*rows?\s*", re.IGNORECASE)
+_WINDOW = 1_000
+_ROW_DEFAULTS: dict[str, dict[str, str]] = {
+    "windows": {"span": f"{_WINDOW} rows"},
+    "batch": {"holdout": f"{_WINDOW} rows"},
+    "retrain": {"bootstrap_after": f"{2 * _WINDOW} rows", "every": f"{4 * _WINDOW} rows", "duration": "10 rows"},
+    "drift": {"cooldown": f"{2 * _WINDOW} rows"},
+}
+
+
+def filled_in(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a project file with what follows from its recorded file.
+
+    Raises
+    ------
+    ValueError
+        If a duration is in rows, and rows are not the time.
+
+    Examples
+    --------
+    >>> content = filled_in({"label": "y", "replay": {"file": "a.csv", "label_delay": "100 rows"}})
+    >>> content["id"], content["label"], content["windows"]
+    ('_row', {'path': 'y', 'horizon': '101 rows'}, {'span': '1000 rows'})
+    """
+    replay = content.get("replay")
+    in_file = isinstance(replay, Mapping) and replay.get("file") is not None
+    if not in_file or "time" in content:
+        if found := next(_in_rows(content), None):
+            raise ValueError(
+                f"{found!r} counts rows, which only a recorded file without 'time' has; write a unit of time"
+            )
+        return {"id": ROW_ID, **content} if in_file else dict(content)
+    filled: dict[str, Any] = {"id": ROW_ID, "time": ROW_TIME, **content}
+    for section, defaults in _ROW_DEFAULTS.items():
+        given = content.get(section)
+        if given is None or isinstance(given, Mapping):
+            filled[section] = {**defaults, **(given or {})}
+    label = content.get("label")
+    label = {"path": label} if isinstance(label, str) else label
+    if isinstance(label, Mapping):
+        filled["label"] = {**label, "horizon": label.get("horizon", _horizon(replay))}
+    return filled
+
+
+def _horizon(replay: Any) -> str:
+    try:
+        delay = parse_duration(replay.get("label_delay", "0 rows"))
+    except ValueError:
+        delay = 0  # reported where it stands
+    return f"{delay // ROW + 1} rows"
+
+
+def _in_rows(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for entry in value.values():
+            yield from _in_rows(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _in_rows(entry)
+    elif isinstance(value, str) and _IN_ROWS.fullmatch(value):
+        yield value

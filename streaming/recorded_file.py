@@ -1,0 +1,149 @@
+"""A recorded stream in a CSV or Parquet file: one row an event, with the outcome in a column."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.durations import ROW, parse_iso
+from core.errors import SourceError
+from core.project import Project
+from core.recorded import FIRST_ROW, ROW_ID, ROW_TIME
+from core.settings import FieldSettings, ReplaySettings, Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Item = tuple[int, str, str, Any]
+_MS_PER_UNIT = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+
+
+def read_file(project: Project) -> Iterator[Item]:
+    """Yield (time in ms, "event" or "label", id, payload) in time order; at equal times the event comes first.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, or lacks a column that the project file names.
+    """
+    settings = project.settings
+    assert settings.replay is not None and settings.replay.file is not None
+    path = project.folder / settings.replay.file
+    table = _with_rows(_read(path, settings), settings)
+    _check_columns(table, path, settings)
+    times = _times(table[settings.time], path, settings)
+    table = table.assign(**{ROW_TIME: times}).sort_values(ROW_TIME, kind="stable")
+    events = ((item[0], 0, item) for item in _events(table, settings))
+    labels = ((item[0], 1, item) for item in _labels(table, path, settings, settings.replay))
+    for _, _, item in heapq.merge(events, labels, key=lambda entry: entry[:2]):
+        yield item
+
+
+def _read(path: Path, settings: Settings) -> pd.DataFrame:
+    import pandas as pd
+
+    texts = {field.path or name for name, field in settings.fields.items() if field.type in ("category", "text")}
+    texts |= {settings.id, settings.label.path} if settings.task == "multiclass" else {settings.id}
+    try:
+        if path.name.endswith((".parquet", ".pq")):
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype=dict.fromkeys(texts, "str"))
+    except (OSError, ValueError, ImportError) as error:
+        raise SourceError(
+            f"{path}: cannot be read as a recorded stream: {error}; give a CSV or Parquet file"
+        ) from error
+
+
+def _with_rows(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    rows = range(len(table))
+    if settings.id == ROW_ID:
+        table = table.assign(**{ROW_ID: [str(row) for row in rows]})
+    if settings.time == ROW_TIME:
+        table = table.assign(**{ROW_TIME: [FIRST_ROW + row * ROW for row in rows]})
+    return table
+
+
+def _check_columns(table: pd.DataFrame, path: Path, settings: Settings) -> None:
+    replay = settings.replay
+    wanted = [settings.id, settings.time, settings.label.path, *(f.path or n for n, f in settings.fields.items())]
+    wanted += [replay.label_time] if replay and replay.label_time else []
+    if missing := [name for name in wanted if name not in table.columns]:
+        raise SourceError(
+            f"{path}: has no column {missing[0]!r}, which headrace.yaml names; "
+            f"it has {', '.join(map(str, table.columns))}"
+        )
+
+
+def _times(column: pd.Series[Any], path: Path, settings: Settings) -> list[int]:
+    times = []
+    for row, value in enumerate(column.tolist()):
+        time = _time(value, settings)
+        if time is None:
+            raise SourceError(f"{path}: row {row}: {column.name} {value!r} is no time; it must be ISO 8601 or a number")
+        times.append(time)
+    return times
+
+
+def _time(value: Any, settings: Settings) -> int | None:
+    if hasattr(value, "isoformat"):
+        value = value.isoformat()
+    if settings.time == ROW_TIME and isinstance(value, int):
+        return value
+    try:
+        return parse_iso(value) if isinstance(value, str) else round(value * _MS_PER_UNIT[settings.time_unit])
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _events(table: pd.DataFrame, settings: Settings) -> Iterator[Item]:
+    columns = {settings.id: table[settings.id].astype(str).tolist(), settings.time: table[settings.time].tolist()}
+    if settings.time != ROW_TIME:
+        columns[settings.time] = [
+            value.isoformat() if hasattr(value, "isoformat") else value for value in columns[settings.time]
+        ]
+    for name, field in settings.fields.items():
+        columns[field.path or name] = list(map(_converter(field), table[field.path or name].tolist()))
+    for row, (time, identifier) in enumerate(zip(table[ROW_TIME].tolist(), columns[settings.id], strict=True)):
+        yield time, "event", identifier, {name: values[row] for name, values in columns.items()}
+
+
+def _labels(table: pd.DataFrame, path: Path, settings: Settings, replay: ReplaySettings) -> Iterator[Item]:
+    label, label_id = settings.label, settings.label.id or settings.id
+    known = table[table[label.path].notna()]
+    if replay.label_time is None:
+        times = [time + replay.label_delay for time in known[ROW_TIME].tolist()]
+    else:
+        known = known[known[replay.label_time].notna()]
+        times = _times(known[replay.label_time], path, settings)
+    rows = sorted(
+        zip(times, known[settings.id].astype(str).tolist(), known[label.path].tolist(), strict=True),
+        key=lambda row: row[0],
+    )
+    for time, identifier, outcome in rows:
+        payload = {label_id: identifier, label.path: _outcome(outcome, settings)}
+        yield time, "label", identifier, payload if label.time is None else {**payload, label.time: time}
+
+
+def _outcome(value: Any, settings: Settings) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    if settings.task == "multiclass":
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return value
+
+
+def _converter(field: FieldSettings) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return None
+        if field.type == "number":
+            return float(value) if isinstance(value, (int, float)) else value
+        if field.type == "bool":
+            return bool(value) if value in (0, 1) else value
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return str(value)
+
+    return convert

@@ -1,0 +1,81 @@
+"""Steps 2 and 4: from the experts' predictions to the served one, and from a label to the weights. Pure.
+
+The only place where predictions meet the blend: the worker and the backtest both go through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from core.blend import Blend
+from core.metrics import loss
+from core.predictions import Outcome, Prediction
+from streaming.plausible import Plausible
+
+CHAMPION = "champion"
+SERVED = "served"
+_GONE_AFTER = 1_000
+
+
+@dataclass
+class Scores:
+    """Prequential loss on the rows that every current expert predicted."""
+
+    rows: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    passed_over: int = 0
+
+    def add(self, predictions: dict[str, Prediction], outcome: Outcome) -> None:
+        """Score one example; a changed set of experts starts over.
+
+        Labels come in another order than events: after a swap, rows without the new champion still come in for
+        a while. They are passed over, unless so many follow each other that an expert must have gone.
+        """
+        if self.losses.keys() != predictions.keys():
+            self.passed_over += 1
+            if not predictions.keys() > self.losses.keys() and self.passed_over < _GONE_AFTER:
+                return
+            self.rows, self.losses = 0, dict.fromkeys(predictions, 0.0)
+        self.passed_over = 0
+        self.rows += 1
+        for name, prediction in predictions.items():
+            self.losses[name] += loss(prediction, outcome)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean loss of each expert and of what was served."""
+        return {name: total / self.rows for name, total in self.losses.items()} if self.rows else {}
+
+
+def serve(
+    blend: Blend, plausible: Plausible, champion: object | None, online: Mapping[str, Prediction]
+) -> tuple[dict[str, Prediction], Prediction | None]:
+    """Return every expert's prediction that may be used, the champion's first, and the served one.
+
+    Parameters
+    ----------
+    champion : object or None
+        What the champion predicted, if there is one; left out where it is not plausible.
+    online : mapping of str to prediction
+        What the online experts predicted, plausible as they come.
+    """
+    predictions: dict[str, Prediction] = {}
+    if champion is not None and (checked := plausible.check(champion)) is not None:
+        predictions[CHAMPION] = checked
+    predictions.update(online)
+    return predictions, blend.mix(predictions) if predictions else None
+
+
+def learn(
+    blend: Blend,
+    scores: Scores,
+    plausible: Plausible,
+    predictions: Mapping[str, Prediction],
+    served: Prediction | None,
+    outcome: Outcome,
+) -> None:
+    """Score what was predicted, then move the weights."""
+    plausible.observe(outcome)
+    if served is not None:
+        scores.add({SERVED: served, **predictions}, outcome)
+        blend.update(predictions, outcome)
