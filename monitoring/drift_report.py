@@ -1,10 +1,4 @@
-"""Distances between a window and the reference, and the report of them. The only Evidently import.
-
-Distances, not tests: with thousands of rows a test's verdict is "drifted" for any difference.
-Numbers get the Wasserstein distance in standard deviations of the reference, categories the
-Jensen-Shannon distance (0 to 0.83). Missing values count: a category of their own, and for numbers
-the Jensen-Shannon distance of "is missing", so that a column that goes silent is seen.
-"""
+"""Distances between a window and the reference, and the report of them. The only Evidently import."""
 
 from __future__ import annotations
 
@@ -13,46 +7,18 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from core.errors import HeadraceError, StoreError
 from core.settings import DriftSettings, Kind, Task
-from core.tables import feature_column, prediction_column
-from monitoring.columns import Column, label_column, missing_flag, prepare, served_column, take_sample
+from monitoring.columns import Column
+from monitoring.comparison import LABEL, PREDICTION, DriftReport, compare_data, compare_labels
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PREDICTION = "served prediction"
-LABEL = "true label"
-
-
-@dataclass(frozen=True)
-class DriftReport:
-    """What a report found.
-
-    Attributes
-    ----------
-    features : dict of str to float
-        Each compared feature's distance.
-    prediction, label : float or None
-        Distance of the served predictions, of the labels; None where not compared.
-    skipped : dict of str to str
-        Columns that could not be compared, and why.
-    html : Path or None
-        The report; its JSON has the same name with another suffix. None if nothing was compared.
-    """
-
-    features: dict[str, float] = field(default_factory=dict)
-    prediction: float | None = None
-    label: float | None = None
-    skipped: dict[str, str] = field(default_factory=dict)
-    html: Path | None = None
 
 
 def report_data(
@@ -65,18 +31,12 @@ def report_data(
     sample: int,
     path: Path,
 ) -> DriftReport:
-    """Compare a window's features and served predictions with the reference's.
+    """Compare a window's features and served predictions with the reference's, and write the report.
 
     Parameters
     ----------
-    current, reference : pyarrow.Table
-        Columns as in the ``predictions`` table; a column that is not there is skipped.
-    kinds : mapping
-        Each feature's type; text is not compared.
-    sample : int
-        Rows of each that are compared at most, chosen by a hash of the id.
     path : Path
-        Where the report goes, without suffix.
+        Where the report goes, without suffix; the other parameters as in :func:`monitoring.comparison.compare_data`.
 
     Raises
     ------
@@ -85,24 +45,8 @@ def report_data(
     HeadraceError
         If Evidently fails.
     """
-    current, reference = take_sample(current, sample), take_sample(reference, sample)
-    pairs = {
-        name: prepare(current, reference, feature_column(name), "number" if kind == "number" else "category")
-        for name, kind in kinds.items()
-        if kind != "text"
-    }
-    pairs[PREDICTION] = served_column(current, reference, prediction_column("served"), task)
-    columns, skipped = _comparable(pairs)
-    flags = {name: flag for name in kinds if (flag := missing_flag(name, pairs.get(name))) is not None}
-    columns |= {flag.name: flag for flag in flags.values()}
-    found = _run(columns, drift, path, task=None)
-    features = {
-        name: max(found.get(name, 0.0), found.get(flags[name].name, 0.0) if name in flags else 0.0)
-        for name in kinds
-        if name in found or (name in flags and flags[name].name in found)
-    }
-    skipped = {name: why for name, why in skipped.items() if name not in features}
-    return DriftReport(features, found.get(PREDICTION), None, skipped, _html(path) if columns else None)
+    compared = compare_data(current, reference, kinds=kinds, task=task, sample=sample)
+    return compared.report(_run(compared.columns, drift, path, task=None), _html(path))
 
 
 def report_labels(
@@ -112,30 +56,38 @@ def report_labels(
 
     Parameters and errors as in :func:`report_data`; columns as in the ``examples`` table.
     """
-    current, reference = (take_sample(_labelled(side), sample) for side in (current, reference))
-    pairs = {
-        LABEL: label_column(current, reference, task),
-        PREDICTION: served_column(current, reference, prediction_column("served"), task),
-    }
-    columns, skipped = _comparable(pairs)
-    quality = task if len(columns) == len(pairs) else None
-    found = _run(columns, drift, path, task=quality)
-    return DriftReport({}, None, found.get(LABEL), skipped, _html(path) if columns else None)
+    compared = compare_labels(current, reference, task=task, sample=sample)
+    quality = None if compared.skipped else task
+    found = _run(compared.columns, drift, path, task=quality)
+    return compared.report({LABEL: found[LABEL]} if LABEL in found else {}, _html(path))
 
 
-def _labelled(table: pa.Table) -> pa.Table:
-    """Return the rows that have both a label and a served prediction."""
-    for column in ("label", prediction_column("served")):
-        if column in table.column_names:
-            table = table.filter(pc.is_valid(table[column]))
-    return table
+def distances(columns: Mapping[str, Column]) -> dict[str, float]:
+    """Return the distance of each column that has a finite one: the report's numbers without the report.
 
+    Evidently's own functions, called directly: a millisecond a column.
 
-def _comparable(pairs: Mapping[str, Column | str]) -> tuple[dict[str, Column], dict[str, str]]:
-    columns = {name: pair for name, pair in pairs.items() if isinstance(pair, Column) and pair.has_values}
-    skipped = {name: pair for name, pair in pairs.items() if isinstance(pair, str)}
-    empty = {name: "has no value on one side" for name in pairs if name not in columns and name not in skipped}
-    return columns, skipped | empty
+    Examples
+    --------
+    >>> import numpy as np
+    >>> column = Column("x", True, current=np.array([1.0, 3.0]), reference=np.array([0.0, 2.0]))
+    >>> distances({"x": column})
+    {'x': 1.0}
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    import pandas as pd
+    from evidently.legacy.calculations.stattests import jensenshannon_stat_test, wasserstein_stat_test
+    from evidently.legacy.core import ColumnType
+
+    found = {}
+    for name, column in columns.items():
+        test = wasserstein_stat_test if column.is_number else jensenshannon_stat_test
+        kind = ColumnType.Numerical if column.is_number else ColumnType.Categorical
+        current, reference = (pd.Series(side).dropna() for side in (column.current, column.reference))
+        value = float(test(reference, current, kind, None).drift_score)
+        if math.isfinite(value):
+            found[name] = value
+    return found
 
 
 def _run(columns: Mapping[str, Column], drift: DriftSettings, path: Path, *, task: Task | None) -> dict[str, float]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from core.errors import HeadraceError, StoreError
 from core.project import Project
-from core.store import TableStore
-from monitoring.drift_report import DriftReport, report_data, report_labels
+from core.settings import Settings
+from monitoring.comparison import DriftReport
+from monitoring.drift_report import report_data, report_labels
 from monitoring.policy import Evidence, Judgement
-from monitoring.reference import Reference, load_reference
+from monitoring.reference import Reference
 from monitoring.rows import Losses, WindowRows, mean_losses
 from monitoring.windows import WindowStage
 
@@ -85,20 +87,69 @@ class Inspection:
         }
 
 
+class Compare(Protocol):
+    """Compares a stage's rows with the reference's."""
+
+    def __call__(self, stage: WindowStage, current: pa.Table, reference: pa.Table) -> DriftReport:
+        """Return what was found; a report may be written.
+
+        Raises
+        ------
+        StoreError
+            If the report cannot be written.
+        HeadraceError
+            If it cannot be made.
+        """
+
+
+class Reports:
+    """Compares by Evidently's reports, written below the state folder.
+
+    Parameters
+    ----------
+    project : Project
+        The project.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def __call__(self, stage: WindowStage, current: pa.Table, reference: pa.Table) -> DriftReport:
+        """See :class:`Compare`."""
+        settings = self._project.settings
+        common: dict[str, Any] = {
+            "task": settings.task,
+            "drift": settings.drift,
+            "sample": settings.windows.sample,
+            "path": self._project.reports / stage.name,
+        }
+        if stage.stage == "labels":
+            return report_labels(current, reference, **common)
+        return report_data(current, reference, kinds=settings.batch_kinds, **common)
+
+
 class Inspector:
     """Inspects stages of a project's windows.
 
     Parameters
     ----------
-    project : Project
-    store : TableStore
-        The project's tables.
+    settings : Settings
+        The project file.
+    rows : WindowRows
+        Reads the windows.
+    reference : callable
+        Returns the reference of a champion's version; raises HeadraceError where it cannot be used.
+    compare : Compare
+        Compares a window with it.
     """
 
-    def __init__(self, project: Project, store: TableStore) -> None:
-        self._project = project
-        self._settings = project.settings
-        self._rows = WindowRows(store, project.settings)
+    def __init__(
+        self, settings: Settings, rows: WindowRows, reference: Callable[[int], Reference], compare: Compare
+    ) -> None:
+        self._settings = settings
+        self._rows = rows
+        self._reference = reference
+        self._compare = compare
 
     def inspect(self, stage: WindowStage, champion: int | None) -> Inspection:
         """Return what is found in a window; its report is written, nothing else.
@@ -125,8 +176,8 @@ class Inspector:
         if champion is None:
             return found
         try:
-            found = replace(found, reference=load_reference(self._project.state / "references", champion))
-            return replace(found, report=self._compare(found, examples))
+            found = replace(found, reference=self._reference(champion))
+            return replace(found, report=self._compared(found, examples))
         except StoreError:
             raise
         except HeadraceError as error:
@@ -136,19 +187,11 @@ class Inspector:
         """Return the first event time at or after `moment`, ms; None if there is none."""
         return self._rows.next_event(moment)
 
-    def _compare(self, found: Inspection, examples: pa.Table | None) -> DriftReport:
+    def _compared(self, found: Inspection, examples: pa.Table | None) -> DriftReport:
         """Compare the rows with the reference, unless they are too few to be judged."""
-        settings, stage = self._settings, found.stage
+        stage = found.stage
         assert found.reference is not None
-        if (found.rows if examples is None else found.labels) < settings.drift.min_rows:
+        if (found.rows if examples is None else found.labels) < self._settings.drift.min_rows:
             return DriftReport()
-        common: dict[str, Any] = {
-            "task": settings.task,
-            "drift": settings.drift,
-            "sample": settings.windows.sample,
-            "path": self._project.reports / stage.name,
-        }
-        if examples is not None:
-            return report_labels(examples, found.reference.sample, **common)
-        current = self._rows.predictions(stage)
-        return report_data(current, found.reference.sample, kinds=settings.batch_kinds, **common)
+        current = self._rows.predictions(stage) if examples is None else examples
+        return self._compare(stage, current, found.reference.sample)

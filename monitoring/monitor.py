@@ -21,9 +21,10 @@ from core.store import TableStore
 from core.tables import WINDOWS
 from monitoring.alerts import TIMEOUT_S, AlertOutbox, SendAlert
 from monitoring.cursor import Cursor, Due
-from monitoring.inspection import Inspection, Inspector
+from monitoring.inspection import Inspection, Inspector, Reports
 from monitoring.policy import Decision, Evidence, PolicyState, decide, judge
-from monitoring.reference import champion_at
+from monitoring.reference import champion_at, load_reference
+from monitoring.rows import WindowRows
 from monitoring.windows import WindowStage, due_stages, start_progress, windows_schema
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,13 @@ class Monitor:
         self._settings = project.settings
         self._ledger = ledger
         self._store = store
-        self._inspector = Inspector(project, store)
+        references = project.state / "references"
+        self._inspector = Inspector(
+            project.settings,
+            WindowRows(store, project.settings),
+            lambda version: load_reference(references, version),
+            Reports(project),
+        )
         self._outbox = AlertOutbox(ledger, send_alert)
         self._turn = FileLock(project.status / "monitor.lock")
 
