@@ -68,12 +68,9 @@ def _horizon(replay: Any) -> str:
     return f"{delay // ROW + 1} rows"
 
 
-def _in_rows(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for entry in value.values():
-            yield from _in_rows(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _in_rows(entry)
-    elif isinstance(value, str) and _IN_ROWS.fullmatch(value):
-        yield value
+def _in_rows(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is written in rows; durations are settings of a section, never deeper."""
+    for section in content.values():
+        for value in section.values() if isinstance(section, Mapping) else ():
+            if isinstance(value, str) and _IN_ROWS.fullmatch(value):
+                yield value

@@ -7,17 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from core.errors import StoreError, VersionGoneError
-
-Filter = tuple[str, str, Any]
-Rows: TypeAlias = "pa.Table | Callable[[int | None], pa.Table]"
-"""What to append: rows, or what returns them when it is given the app's last sequence (None before the first)."""
+from core.tables import Filter, Rows
 
 R = TypeVar("R")
 

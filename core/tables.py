@@ -16,9 +16,50 @@ and a map of class to probability for multiclass.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
 import pyarrow as pa
 
 from core.settings import Settings
+
+Filter = tuple[str, str, Any]
+"""Column, operator and value, such as ``("event_time", ">=", datetime)``."""
+
+
+Rows: TypeAlias = "pa.Table | Callable[[int | None], pa.Table]"
+"""Rows to append, or what makes them, given the sequence up to which the app has appended before."""
+
+
+class ReadsTables(Protocol):
+    """Reads rows; :class:`core.store.TableStore` says what the parameters mean."""
+
+    def exists(self, table: str) -> bool:
+        """Tell whether the table has been written at least once."""
+
+    def read(
+        self,
+        table: str,
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        where: Sequence[Filter] | None = None,
+    ) -> pa.Table:
+        """Read rows."""
+
+
+class WritesTables(Protocol):
+    """Appends rows once; :class:`core.store.TableStore` says what the parameters mean."""
+
+    def exists(self, table: str) -> bool:
+        """Tell whether the table has been written at least once."""
+
+    def last_sequence(self, table: str, app: str) -> int | None:
+        """Return the highest sequence that `app` appended, or None."""
+
+    def append(self, table: str, rows: Rows, *, app: str, sequence: int) -> int:
+        """Append rows once and return the table's version."""
+
 
 PREDICTIONS = "predictions"
 EXAMPLES = "examples"

@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 from core.batch_model import MISSING, feature_frame, used_features
 from core.predictions import Outcome, Prediction
 from core.settings import Settings
-from core.store import TableStore
-from core.tables import CORRECTIONS, EXAMPLES, examples_schema, feature_column, prediction_column
+from core.tables import CORRECTIONS, EXAMPLES, ReadsTables, examples_schema, feature_column, prediction_column
 
 Times = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -76,13 +75,13 @@ class Examples:
         return [dict(value) if isinstance(value, list) else value for value in values]
 
 
-def missing_columns(store: TableStore, version: DataVersion, settings: Settings) -> list[str]:
+def missing_columns(store: ReadsTables, version: DataVersion, settings: Settings) -> list[str]:
     """Return the columns that a training needs and the pinned table lacks."""
     found = store.read(EXAMPLES, version=version.examples, columns=None, where=_up_to(0)).column_names
     return [name for name in _needed(settings) if name not in found]
 
 
-def read_examples(store: TableStore, version: DataVersion, settings: Settings, until: int) -> Examples:
+def read_examples(store: ReadsTables, version: DataVersion, settings: Settings, until: int) -> Examples:
     """Read the examples whose label was known by `until`.
 
     Of rows with one id the one labelled last stays; a correction known by then replaces the label.
@@ -110,16 +109,21 @@ def read_examples(store: TableStore, version: DataVersion, settings: Settings, u
 
 def as_examples(table: pa.Table, settings: Settings) -> Examples:
     """Return rows of the examples table with what training derives from them."""
-    kinds = used_features(settings.batch_kinds)
-    columns = {name: _column(table[feature_column(name)], kind == "category") for name, kind in kinds.items()}
     return Examples(
         table.combine_chunks(),
-        feature_frame(columns, kinds),
+        as_frame(table, settings),
         table["label"].to_pylist(),
         _milliseconds(table["event_time"]),
         _milliseconds(table["clock"]),
         _milliseconds(table["label_clock"]),
     )
+
+
+def as_frame(table: pa.Table, settings: Settings) -> pd.DataFrame:
+    """Return the features of rows of the predictions or examples table as a pipeline sees them."""
+    kinds = used_features(settings.batch_kinds)
+    columns = {name: _column(table[feature_column(name)], kind == "category") for name, kind in kinds.items()}
+    return feature_frame(columns, kinds)
 
 
 def _needed(settings: Settings) -> list[str]:

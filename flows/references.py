@@ -53,7 +53,7 @@ def write_reference(
     StoreError
         If they cannot be written.
     """
-    kept = _columns(rows.table).take(pa.array(sample(len(rows), seed)))
+    kept = reference_rows(rows, seed)
     data, about = folder / f"{version}.parquet", folder / f"{version}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +74,11 @@ def write_reference(
     except (OSError, ValueError) as error:
         raise StoreError(f"reference of version {version} cannot be written to {folder}: {error}") from error
     return [data, about]
+
+
+def reference_rows(rows: Examples, seed: int) -> pa.Table:
+    """Return the sample of these rows that a reference holds."""
+    return _columns(rows.table).take(pa.array(sample(len(rows), seed)))
 
 
 def _put(part: Path, path: Path) -> None:

@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 from core.metrics import loss
 from core.predictions import Outcome, Prediction, is_sane
 from core.settings import Settings
-from core.store import Filter, TableStore
 from core.tables import (
     CORRECTIONS,
     EXAMPLES,
     PREDICTIONS,
+    Filter,
+    ReadsTables,
     examples_schema,
     feature_column,
     prediction_column,
@@ -53,7 +54,7 @@ class WindowRows:
 
     Parameters
     ----------
-    store : TableStore
+    store : ReadsTables
     settings : Settings
 
     Notes
@@ -61,7 +62,7 @@ class WindowRows:
     Every method raises StoreError if a table cannot be read; a table not yet written is empty.
     """
 
-    def __init__(self, store: TableStore, settings: Settings) -> None:
+    def __init__(self, store: ReadsTables, settings: Settings) -> None:
         self._store = store
         self._settings = settings
 

@@ -24,6 +24,7 @@ from streaming.transport import OutRecord, Producer
 
 Item = tuple[int, str, str, Any]
 _REPORT_EVERY_S = 1.0
+_encoder = msgspec.json.Encoder()
 
 
 @dataclass
@@ -137,7 +138,6 @@ def publish(
     """
     published = Published()
     topics = {"event": settings.events_topic, "label": settings.labels_topic}
-    encode = msgspec.json.Encoder().encode
     reported = time.monotonic()
 
     def say_time(reached: int) -> None:
@@ -147,7 +147,7 @@ def publish(
         pace.wait_for(item_time, say_time)
         if stop.is_set():
             break
-        value = payload if isinstance(payload, bytes) else _encoded(payload, encode, identifier)
+        value = encode_payload(payload, identifier)
         producer.send(OutRecord(topics[kind], identifier.encode(), value, item_time))
         published.events += kind == "event"
         published.labels += kind == "label"
@@ -162,9 +162,18 @@ def publish(
     return published
 
 
-def _encoded(payload: Any, encode: Callable[[Any], bytes], identifier: str) -> bytes:
+def encode_payload(payload: Any, identifier: str) -> bytes:
+    """Return a payload as the value of a record; bytes stay as they are.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be written as JSON.
+    """
+    if isinstance(payload, bytes):
+        return payload
     try:
-        return encode(payload)
+        return _encoder.encode(payload)
     except (TypeError, ValueError, RecursionError, UnicodeError) as error:
         raise SourceError(f"the payload of {identifier!r} cannot be written as JSON: {error}") from error
 

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from core.settings import Settings
-from core.store import TableStore
 from core.tables import (
     CORRECTIONS,
     EXAMPLES,
     PREDICTIONS,
+    WritesTables,
     corrections_schema,
     examples_schema,
     feature_column,
@@ -39,7 +39,7 @@ class TableWriter:
 
     Parameters
     ----------
-    store : TableStore
+    store : WritesTables
         Where the tables are.
     settings : Settings
         Decides the columns.
@@ -47,7 +47,7 @@ class TableWriter:
         Whose rows these are.
     """
 
-    def __init__(self, store: TableStore, settings: Settings, partition: int) -> None:
+    def __init__(self, store: WritesTables, settings: Settings, partition: int) -> None:
         self._store = store
         self._settings = settings
         self._app = table_app(partition)

@@ -64,7 +64,7 @@ def test_every_reason_of_a_dead_letter_is_documented():
 
 def test_every_environment_variable_is_documented():
     used = set()
-    for folder in ("core", "streaming", "cli", "flows", "monitoring"):
+    for folder in ("core", "streaming", "cli", "flows", "monitoring", "backtest"):
         for file in (ROOT / folder).glob("*.py"):
             used |= set(
                 re.findall(

@@ -13,7 +13,8 @@ import pytest
 
 from core.settings import DriftSettings
 from monitoring.columns import take_sample
-from monitoring.drift_report import report_data, report_labels
+from monitoring.comparison import compare_data, compare_labels
+from monitoring.drift_report import distances, report_data, report_labels
 
 KINDS = {"speed": "number", "colour": "category", "wet": "bool", "note": "text"}
 DRIFT = DriftSettings(feature_threshold=0.25, prediction_threshold=0.2, label_threshold=0.2, quality_drop=0.1)
@@ -178,3 +179,19 @@ def test_importing_monitoring_is_cheap_and_telemetry_is_off():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"
     assert os.environ.get("DO_NOT_TRACK")
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("shift", [0.0, 0.7])
+def test_distances_without_a_report_are_those_of_the_report(tmp_path, task, shift):
+    current, reference = make(1_500, shift=shift, seed=1, task=task), make(2_000, task=task)
+    holes = pa.array([None if row % 7 == 0 else value for row, value in enumerate(current["f_speed"].to_pylist())])
+    current = current.set_column(current.column_names.index("f_speed"), "f_speed", holes)
+    common = {"task": task, "sample": 1_000}
+    reported = data(current, reference, tmp_path / "data", task=task)
+    compared = compare_data(current, reference, kinds=KINDS, **common)
+    assert compared.report(distances(compared.columns), reported.html) == reported
+
+    labels = report_labels(current, reference, path=tmp_path / "labels", drift=DRIFT, **common)
+    found = compare_labels(current, reference, **common)
+    assert distances(found.columns)["true label"] == labels.label

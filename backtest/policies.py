@@ -1,0 +1,115 @@
+"""The retraining policies that a backtest compares: the project's own, and changes of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from core.durations import parse_duration
+from core.errors import UsageError
+from core.project import parse_settings
+from core.settings import Settings
+
+_PARTS = re.compile(r"[^,{}]+(?:\{[^{}]*\})?")
+_NAMED = re.compile(r"([A-Za-z0-9_-]+)\{([^{}]*)\}")
+_NEVER = {"retrain.every": None, "retrain.on_drift": False}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to fit again, and what is served.
+
+    Attributes
+    ----------
+    name : str
+        As it was given.
+    settings : Settings
+        The project file with the policy's changes.
+    batch, online : bool
+        Whether a batch champion is fitted at all; whether the online experts are served beside it.
+    """
+
+    name: str
+    settings: Settings
+    batch: bool = True
+    online: bool = True
+
+
+def parse_policies(text: str, content: Mapping[str, Any], where: str) -> list[Policy]:
+    """Read a list such as ``never,every:28d,drift,eager{drift.persistence=1,retrain.every=7d}``.
+
+    Parameters
+    ----------
+    content : mapping
+        What the project file holds.
+    where : str
+        Its name, for messages.
+
+    Raises
+    ------
+    UsageError
+        If a policy is not known, or is named twice.
+    SettingsError
+        If its changes do not fit the project file.
+    """
+    names = [part.strip() for part in _PARTS.findall(text) if part.strip()]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"--policies: {sorted(twice)[0]!r} is named twice")
+    if not names:
+        raise UsageError("--policies: name at least one, such as never,drift")
+    return [_policy(name, content, where) for name in names]
+
+
+def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
+    if named := _NAMED.fullmatch(text):
+        changes = dict(_change(part) for part in named[2].split(",") if part.strip())
+        return Policy(named[1], _changed(content, changes, f"{where} ({text})"))
+    kind, _, period = text.partition(":")
+    if kind == "every":
+        return Policy(text, _changed(content, {"retrain.every": _period(period), "retrain.on_drift": False}, where))
+    if text == "always":
+        span = _changed(content, {}, where).windows.span
+        return Policy(text, _changed(content, {"retrain.every": f"{span}ms", "retrain.on_drift": False}, where))
+    if text in ("never", "online-only"):
+        return Policy(text, _changed(content, _NEVER, where), batch=text == "never")
+    if text in ("drift", "batch-only"):
+        return Policy(text, _changed(content, {}, where), online=text == "drift")
+    raise UsageError(
+        f"--policies: {text!r} is not known; write never, always, every:28d, online-only, batch-only, drift, or "
+        "a name with changes of the project file: eager{drift.persistence=1}"
+    )
+
+
+def _period(text: str) -> str:
+    try:
+        parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--policies: every:{text}: {error}") from error
+    return text
+
+
+def _change(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--policies: {text!r} is no change; write section.setting=value")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--policies: {text!r}: the value is not valid: {error}") from error
+
+
+def _changed(content: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> Settings:
+    made: dict[str, Any] = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        place = made
+        for section in sections:
+            inner = place.get(section)
+            place[section] = dict(inner) if isinstance(inner, Mapping) else {}
+            place = place[section]
+        place[name] = value
+    return parse_settings(yaml.safe_dump(made, allow_unicode=True), where)

@@ -1,0 +1,148 @@
+"""What the policies are worth: metrics on the rows that all of them predicted, whole and by period. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from backtest.simulation import Outcome
+from backtest.tape import Tape
+from core.durations import ROW, format_time
+from core.metrics import METRICS, score
+from core.predictions import Prediction, is_sane
+from core.recorded import FIRST_ROW, ROW_TIME
+from core.settings import Settings
+from core.tables import PREDICTIONS
+
+_PERIODS = 10
+Metrics = dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class Common:
+    """The rows that every expert of every policy predicted, and whose label came.
+
+    Attributes
+    ----------
+    rows : array of int
+        Their places in the predictions table, in its order.
+    outcomes : list
+        Their labels.
+    periods : list of str
+        The period of each: its month, or its tenth of a file without times.
+    """
+
+    rows: np.ndarray[Any, np.dtype[np.int64]]
+    outcomes: list[Any]
+    periods: list[str]
+
+
+def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> Common:
+    """Find them."""
+    labels = {int(row): outcome for row, outcome in reversed(list(zip(tape.label_row, tape.outcomes, strict=True)))}
+    names = {expert.name for expert in settings.online}
+    active = {name for name in names if any(name in online for online in tape.online)}
+    rows = [
+        row
+        for row in sorted(labels)
+        if tape.online[row].keys() >= active
+        and all(is_sane(outcome.served.served[row]) for outcome in outcomes)
+        and all(outcome.served.champion[row] is not None for outcome in outcomes if outcome.policy.batch)
+    ]
+    times = tape.tables.whole(PREDICTIONS)["event_time"].cast(pa.int64()).to_numpy()[rows] // 1000
+    return Common(np.array(rows, dtype=np.int64), [labels[row] for row in rows], _periods(times, tape, settings))
+
+
+def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return everything as JSON values; equal from run to run but for what is called seconds."""
+    common = common_rows(tape, outcomes, settings)
+    return {
+        "rows": {"events": len(tape.online), "labels": len(tape.outcomes), "common": len(common.rows)},
+        "first_event": format_time(tape.first_event),
+        "policies": {outcome.policy.name: _of_policy(tape, outcome, common, settings) for outcome in outcomes},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+    }
+
+
+def _of_policy(tape: Tape, outcome: Outcome, common: Common, settings: Settings) -> dict[str, Any]:
+    columns: dict[str, list[Prediction]] = {"served": [_sure(outcome.served.served[row]) for row in common.rows]}
+    if outcome.policy.batch:
+        columns["champion"] = [_sure(outcome.served.champion[row]) for row in common.rows]
+    for expert in settings.online:
+        if all(expert.name in tape.online[row] for row in common.rows):
+            columns[expert.name] = [tape.online[row][expert.name] for row in common.rows]
+    whole = _metrics(columns, common.outcomes, settings)
+    monthly = {period: _metrics(*_part(columns, common, period), settings) for period in dict.fromkeys(common.periods)}
+    done = outcome.retrainings
+    return {
+        **whole,
+        "mean_monthly": _means(monthly),
+        "monthly": monthly,
+        "retrains": len(done),
+        "promoted": sum(one.attempt.champion is not None for one in done),
+        "train_seconds": round(sum(one.attempt.seconds for one in done), 2),
+        "rows_trained": sum(one.attempt.rows for one in done),
+        "alerts": len(outcome.alerts),
+        "retrainings": [
+            {
+                "trigger": one.trigger,
+                "decided_at": format_time(one.decided_at),
+                "effective_at": format_time(one.effective_at),
+                "promoted": one.attempt.champion is not None,
+                "rows": one.attempt.rows,
+                "why": list(one.why),
+                "not_promoted_because": one.attempt.reasons,
+            }
+            for one in done
+        ],
+        "alerted": [
+            {"window": alert.stage.name, "due": format_time(alert.stage.due), "reasons": list(alert.reasons)}
+            for alert in outcome.alerts
+        ],
+    }
+
+
+def _metrics(columns: Mapping[str, Sequence[Prediction]], outcomes: Sequence[Any], settings: Settings) -> Metrics:
+    scores = {name: score(settings.task, values, outcomes) for name, values in columns.items()}
+    return {metric: {name: found[metric] for name, found in scores.items()} for metric in METRICS[settings.task]}
+
+
+def _part(
+    columns: Mapping[str, Sequence[Prediction]], common: Common, period: str
+) -> tuple[dict[str, list[Prediction]], list[Any]]:
+    places = [place for place, its in enumerate(common.periods) if its == period]
+    part = {name: [values[place] for place in places] for name, values in columns.items()}
+    return part, [common.outcomes[place] for place in places]
+
+
+def _means(monthly: Mapping[str, Metrics]) -> Metrics:
+    """Return the mean over the periods in which a metric is defined."""
+    means: Metrics = {}
+    for metrics in monthly.values():
+        for metric, by_name in metrics.items():
+            for name in by_name:
+                values = [m[metric][name] for m in monthly.values() if m[metric].get(name) is not None]
+                means.setdefault(metric, {})[name] = statistics.fmean(values) if values else None  # type: ignore[arg-type]
+    return means
+
+
+def _periods(times: np.ndarray[Any, Any], tape: Tape, settings: Settings) -> list[str]:
+    if settings.time != ROW_TIME:
+        return [datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m") for time in times.tolist()]
+    rows = (times - FIRST_ROW) // ROW
+    size = -(-len(tape.online) // _PERIODS)
+    return [
+        f"rows {row // size * size:,} to {min((row // size + 1) * size, len(tape.online)) - 1:,}"
+        for row in rows.tolist()
+    ]
+
+
+def _sure(prediction: Prediction | None) -> Prediction:
+    assert prediction is not None
+    return prediction

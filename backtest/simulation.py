@@ -1,0 +1,176 @@
+"""One policy on the virtual clock: serve, look at each window when it is due, decide, fit, promote.
+
+Event time stands still while a window is judged and a model fitted, as in lockstep: what is decided at a stage's due
+time takes effect ``retrain.duration`` later, from the first record of that time on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+
+from backtest.policies import Policy
+from backtest.served import Served
+from backtest.tape import Tape
+from backtest.training import Attempt, Champion, Trainer
+from core.audit import Trigger
+from core.settings import Settings
+from monitoring.comparison import LABEL, DriftReport, compare_data, compare_labels
+from monitoring.drift_report import distances
+from monitoring.inspection import Inspector
+from monitoring.policy import PolicyState, decide
+from monitoring.reference import Reference
+from monitoring.rows import WindowRows
+from monitoring.windows import WindowStage, due_stages, start_progress
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """A retraining that a policy decided.
+
+    Attributes
+    ----------
+    trigger : str
+        bootstrap, schedule or drift.
+    decided_at, effective_at : int
+        When it was decided, and from when its model serves, event time, ms.
+    why : tuple of str
+        The decision's reasons.
+    attempt : Attempt
+        What became of it.
+    """
+
+    trigger: Trigger
+    decided_at: int
+    effective_at: int
+    why: tuple[str, ...]
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert: the stage it is about, and its reasons."""
+
+    stage: WindowStage
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a policy did with the stream."""
+
+    policy: Policy
+    served: Served
+    retrainings: list[Retraining] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+
+
+class Distances:
+    """Compares by the report's distances, without writing one.
+
+    Parameters
+    ----------
+    settings : Settings
+        The project file.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, stage: WindowStage, current: pa.Table, reference: pa.Table) -> DriftReport:
+        """See :class:`monitoring.inspection.Compare`."""
+        settings = self._settings
+        if stage.stage == "labels":
+            found = compare_labels(current, reference, task=settings.task, sample=settings.windows.sample)
+            return found.report(distances({name: found.columns[name] for name in (LABEL,) if name in found.columns}))
+        compared = compare_data(
+            current, reference, kinds=settings.batch_kinds, task=settings.task, sample=settings.windows.sample
+        )
+        return compared.report(distances(compared.columns))
+
+
+class Simulation:
+    """Runs one policy over a tape.
+
+    Parameters
+    ----------
+    tape : Tape
+        The recorded stream.
+    policy : Policy
+        When to fit again.
+    trainer : Trainer
+        Fits, once for all policies that ask the same.
+    progress : callable
+        Told the event time reached, ms.
+    """
+
+    def __init__(
+        self, tape: Tape, policy: Policy, trainer: Trainer, progress: Callable[[int], None] = lambda moment: None
+    ) -> None:
+        self._tape = tape
+        self._settings = policy.settings
+        self._trainer = trainer
+        self._progress = progress
+        self._policy = policy
+        self._served = Served(tape, policy.settings, alone=not policy.online)
+        self._outcome = Outcome(policy, self._served)
+        self._champion: Champion | None = None
+        self._coming: tuple[int, Champion] | None = None
+        self._state = PolicyState()
+        self._alerted: set[str] = set()
+        rows = WindowRows(self._served, policy.settings)
+        self._inspector = Inspector(policy.settings, rows, self._reference, Distances(policy.settings))
+
+    def run(self) -> Outcome:
+        """Replay the whole stream."""
+        settings, tape = self._settings, self._tape
+        progress = start_progress(tape.first_event, settings.windows.span)
+        for stage in due_stages(progress, settings.windows.span, settings.label.horizon, tape.end):
+            self._reach(stage.due)
+            if self._policy.batch:
+                self._look(stage)
+            self._progress(stage.due)
+        self._reach(tape.end)
+        self._served.advance(tape.last_step)
+        return self._outcome
+
+    def _reach(self, moment: int) -> None:
+        """Serve up to a moment; a champion whose time comes before it serves from then on."""
+        if self._coming is not None and self._coming[0] <= moment:
+            effective_at, champion = self._coming
+            self._served.advance(self._tape.step_at(effective_at))
+            self._served.swap(champion.model)
+            self._champion, self._coming = champion, None
+        self._served.advance(self._tape.step_at(moment))
+
+    def _look(self, stage: WindowStage) -> None:
+        """Judge a stage that is due; alert and retrain as decided."""
+        version = None if self._champion is None else self._champion.model.version
+        evidence = self._inspector.inspect(stage, version).evidence(self._tape.first_event)
+        sibling = stage.sibling("labels" if stage.stage == "data" else "data")
+        evidence = replace(
+            evidence,
+            alerted=sibling in self._alerted,
+            open_retraining=self._coming is not None,
+            last_retraining=max((done.decided_at for done in self._outcome.retrainings), default=None),
+        )
+        decision, self._state = decide(evidence, self._state, self._settings)
+        if decision.alert:
+            self._alerted.add(stage.name)
+            self._outcome.alerts.append(Alert(stage, decision.alert))
+        if decision.trigger is not None:
+            self._retrain(decision.trigger, stage.due, decision.reasons)
+
+    def _retrain(self, trigger: Trigger, moment: int, why: tuple[str, ...]) -> None:
+        version = 1 + sum(done.attempt.champion is not None for done in self._outcome.retrainings)
+        attempt = self._trainer.attempt(self._settings, self._served, moment, self._champion, version)
+        effective_at = moment + self._settings.retrain.duration
+        self._outcome.retrainings.append(Retraining(trigger, moment, effective_at, why, attempt))
+        if attempt.champion is not None:
+            self._coming = effective_at, attempt.champion
+
+    def _reference(self, version: int) -> Reference:
+        assert self._champion is not None and self._champion.model.version == version
+        return self._champion.reference

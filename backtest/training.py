@@ -1,0 +1,143 @@
+"""A retraining on the virtual clock: the flow's own steps, without Prefect, MLflow and files."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.batch_model import FittedModel
+from core.errors import HeadraceError
+from core.project import Project
+from core.settings import Settings
+from core.tables import CORRECTIONS, ReadsTables
+from flows.evaluation import evaluate
+from flows.examples import DataVersion, Examples, read_examples
+from flows.gates import check_gates, passed, reasons, rows_gate
+from flows.records import data_cut
+from flows.references import reference_rows
+from flows.search import SearchResult, fit, search
+from flows.splits import Split, mature, split_by_time
+from flows.validation import data_problems
+from monitoring.reference import Reference
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A promoted model, its reference, and the end of the data it was fitted on, ms."""
+
+    model: FittedModel
+    reference: Reference
+    data_cut: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of a retraining.
+
+    Attributes
+    ----------
+    champion : Champion or None
+        The new champion; None if it was not promoted.
+    reasons : list of str
+        Why not.
+    rows : int
+        Rows that the models were fitted on.
+    seconds : float
+        What the fits took when they were made, s.
+    """
+
+    champion: Champion | None
+    reasons: list[str]
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    found: SearchResult
+    challenger: FittedModel
+    final: FittedModel
+    seconds: float
+
+
+class _Stopped(Exception):  # noqa: N818 - an outcome, not an error
+    def __init__(self, why: list[str], rows: int) -> None:
+        super().__init__("; ".join(why))
+        self.why = why
+        self.rows = rows
+
+
+class Trainer:
+    """Trains for all policies; the same rows with the same settings are fitted once.
+
+    Parameters
+    ----------
+    project : Project
+        For the candidates' code.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._fitted: dict[Any, _Fitted] = {}
+
+    def attempt(
+        self, settings: Settings, tables: ReadsTables, until: int, champion: Champion | None, version: int
+    ) -> Attempt:
+        """Retrain with what is known at `until`, ms; the new champion would be of that version."""
+        project = replace(self._project, settings=settings)
+        try:
+            return self._attempt(project, tables, until, champion, version)
+        except _Stopped as stopped:
+            return Attempt(None, stopped.why, stopped.rows, 0.0)
+        except HeadraceError as error:
+            return Attempt(None, [str(error)], 0, 0.0)
+
+    def _attempt(
+        self, project: Project, tables: ReadsTables, until: int, champion: Champion | None, version: int
+    ) -> Attempt:
+        settings = project.settings
+        rows, split = _data(settings, tables, until, champion)
+        train = rows.take(split.train)
+        _stop_for(data_problems(train.outcomes, settings), len(rows))
+        enough = rows_gate(int(split.holdout.sum()), settings.gates)
+        _stop_for(reasons([enough]), len(rows))
+        key = (until, champion.data_cut if champion else None, settings.batch.model_dump_json(), len(rows))
+        fitted = self._fitted.get(key)
+        if fitted is None:
+            fitted = self._fitted[key] = _fit(project, rows, train)
+        old = None if champion is None else champion.model
+        evaluation = evaluate(settings, rows.take(split.holdout), train.outcomes, fitted.challenger, old)
+        gates = check_gates(evaluation, settings.gates.model_copy(update={"max_latency_ms": math.inf}))
+        if not passed(gates):
+            return Attempt(None, reasons(gates), len(rows), fitted.seconds)
+        sample = reference_rows(rows, settings.batch.seed)
+        reference = Reference(version, "", sample, evaluation.loss("challenger"))
+        made = Champion(replace(fitted.final, version=version), reference, data_cut(rows))
+        return Attempt(made, [], len(rows), fitted.seconds)
+
+
+def _data(settings: Settings, tables: ReadsTables, until: int, champion: Champion | None) -> tuple[Examples, Split]:
+    """Return the mature rows known at `until`, and how they are split in time."""
+    corrections = 0 if tables.exists(CORRECTIONS) else None
+    rows = read_examples(tables, DataVersion(0, corrections), settings, until)
+    _stop_for(data_problems(rows.outcomes, settings), len(rows))
+    implied = settings.label.missing is not None
+    old_enough = mature(rows.event_time, rows.label_clock, until=until, horizon=settings.label.horizon, implied=implied)
+    rows = rows.take(old_enough)
+    after = None if champion is None else champion.data_cut
+    return rows, split_by_time(rows.event_time, rows.label_clock, span=settings.batch.holdout, after=after)
+
+
+def _fit(project: Project, rows: Examples, train: Examples) -> _Fitted:
+    began = time.perf_counter()
+    found = search(project, train)
+    challenger = fit(project, found.best.candidate, train)
+    final = fit(project, found.best.candidate, rows)
+    return _Fitted(found, challenger, final, time.perf_counter() - began)
+
+
+def _stop_for(why: list[str], rows: int) -> None:
+    if why:
+        raise _Stopped(why, rows)

@@ -1,0 +1,111 @@
+"""``headrace backtest``: which retraining policy would have been best on a recorded stream."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from cli.options import check_writable, json_option, log_to_stderr, project_argument, write_json
+from core.durations import format_time
+from core.project import FILE_NAME, load_project
+
+_SAY_EVERY_S = 5.0
+
+
+@click.command(epilog="Example: headrace backtest examples/flights --policies never,every:28d,drift --json out.json")
+@project_argument
+@click.option(
+    "--policies",
+    default="never,every:28d,online-only,drift",
+    show_default=True,
+    help="Policies to compare: never, always, every:PERIOD, online-only, batch-only, drift (the project's own), or "
+    "NAME{section.setting=value,...}.",
+)
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Only the first days of the stream.")
+@json_option
+def backtest(project: Path, policies: str, days: float | None, json_file: str | None) -> None:
+    """Replay the project's recorded stream under several retraining policies, and say which would have been best.
+
+    The same parts as in production, in one process on a virtual clock: no broker, no Prefect, no MLflow. What does
+    not depend on the policy runs once. Two runs give the same result.
+    """
+    log_to_stderr()
+    check_writable(json_file)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a fit slower where cores are few
+    from backtest.policies import parse_policies
+    from backtest.results import result
+    from backtest.simulation import Simulation
+    from backtest.tape import record
+    from backtest.training import Trainer
+    from streaming.replay import read_source
+
+    loaded = load_project(project)
+    content = yaml.safe_load((loaded.folder / FILE_NAME).read_text(encoding="utf-8"))
+    chosen = parse_policies(policies, content, str(loaded.folder / FILE_NAME))
+    seconds: dict[str, float] = {}
+    began = time.monotonic()
+    tape = record(loaded, read_source(loaded, days), _telling("the stream: {:,} records"))
+    seconds["stream"] = time.monotonic() - began
+    trainer, outcomes = Trainer(loaded), []
+    for policy in chosen:
+        began = time.monotonic()
+        tell = _telling(f"{policy.name}: " + "{}")
+        outcomes.append(Simulation(tape, policy, trainer, partial(_tell_time, tell)).run())
+        seconds[policy.name] = time.monotonic() - began
+    found = result(tape, outcomes, loaded.settings, seconds)
+    _show(found)
+    if json_file:
+        write_json(found, json_file)
+
+
+def _telling(text: str) -> Callable[[Any], None]:
+    """Return what says how far something is, now and then."""
+    said = [time.monotonic()]
+
+    def tell(value: Any) -> None:
+        if time.monotonic() - said[0] >= _SAY_EVERY_S:
+            said[0] = time.monotonic()
+            click.echo(text.format(value), err=True)
+
+    return tell
+
+
+def _tell_time(tell: Callable[[Any], None], moment: int) -> None:
+    tell(format_time(moment))
+
+
+def _show(found: dict[str, Any]) -> None:
+    """Print a line a policy: the mean over the periods of each metric, served and best single expert."""
+    for metric in _metrics_of(found):
+        click.echo(f"\n{metric}, mean of {_periods_of(found)} periods, on {found['rows']['common']:,} common rows")
+        for name, policy in found["policies"].items():
+            values = policy["mean_monthly"].get(metric, {})
+            columns = "  ".join(f"{expert} {_number(value)}" for expert, value in values.items())
+            click.echo(f"  {name:<14} {columns}")
+    click.echo("\nwhat it cost")
+    for name, policy in found["policies"].items():
+        click.echo(
+            f"  {name:<14} {policy['retrains']} retrainings, {policy['promoted']} promoted, "
+            f"{policy['rows_trained']:,} rows, {policy['train_seconds']:.0f} s; {policy['alerts']} alerts"
+        )
+    sys.stdout.flush()
+
+
+def _metrics_of(found: dict[str, Any]) -> list[str]:
+    return list(next(iter(found["policies"].values()))["mean_monthly"])
+
+
+def _periods_of(found: dict[str, Any]) -> int:
+    return len(next(iter(found["policies"].values()))["monthly"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

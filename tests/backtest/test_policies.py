@@ -1,0 +1,64 @@
+"""The list of policies that a user writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from backtest.policies import parse_policies
+from core.durations import DAY
+from core.errors import SettingsError, UsageError
+
+CONTENT = {
+    "name": "a",
+    "id": "id",
+    "time": "at",
+    "fields": {"x": "number"},
+    "label": "y",
+    "windows": {"span": "2d"},
+    "retrain": {"every": "14d"},
+}
+
+
+def parsed(text):
+    return {policy.name: policy for policy in parse_policies(text, CONTENT, "headrace.yaml")}
+
+
+def test_each_name_says_when_to_fit_again_and_what_is_served():
+    found = parsed("drift, never,always,every:28d,online-only,batch-only")
+    when = {name: (p.settings.retrain.every, p.settings.retrain.on_drift) for name, p in found.items()}
+    assert when == {
+        "drift": (14 * DAY, True),
+        "never": (None, False),
+        "always": (2 * DAY, False),
+        "every:28d": (28 * DAY, False),
+        "online-only": (None, False),
+        "batch-only": (14 * DAY, True),
+    }
+    assert [name for name, p in found.items() if not p.batch] == ["online-only"]
+    assert [name for name, p in found.items() if not p.online] == ["batch-only"]
+
+
+def test_any_setting_may_be_changed():
+    (policy,) = parsed("eager{drift.persistence=1,retrain.every=7d,alerts.webhook=null}").values()
+    assert (policy.name, policy.settings.drift.persistence, policy.settings.retrain.every) == ("eager", 1, 7 * DAY)
+    assert policy.settings.windows.span == 2 * DAY
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "name at least one"),
+        ("drift,drift", "'drift' is named twice"),
+        ("sometimes", "'sometimes' is not known; write never, always"),
+        ("every:often", "every:often: 'often' is not a duration"),
+        ("eager{drift}", "'drift' is no change; write section.setting=value"),
+    ],
+)
+def test_what_is_no_policy_is_said(text, said):
+    with pytest.raises(UsageError, match=said):
+        parsed(text)
+
+
+def test_a_change_that_does_not_fit_the_project_file_is_said():
+    with pytest.raises(SettingsError, match=r"eager.*unknown setting; did you mean 'persistence'"):
+        parsed("eager{drift.persistance=1}")

@@ -1,0 +1,129 @@
+"""A recorded stream in a file: one row an event with its outcome."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from core.durations import parse_iso
+from core.errors import SettingsError, SourceError
+from core.project import load_project
+from core.recorded import FIRST_ROW
+from core.records import Decoder, Event, Label
+from streaming.replay import encode_payload, read_source
+
+ROWS = "x,kind,y\n1.5,a,1\n,b,0\n-2,,1\n7,a,\n"
+
+
+def project_of(folder, replay, **changes):
+    content = {"name": "file", "fields": {"x": "number", "kind": "category"}, "label": "y", "replay": replay, **changes}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "headrace.yaml").write_text(yaml.safe_dump(content))
+    return load_project(folder)
+
+
+def decoded(project):
+    """What the stream's records mean to a worker: (seconds since the first, event or label)."""
+    decoder, first = Decoder(project.settings), None
+    for time, kind, identifier, payload in read_source(project, None):
+        first = time if first is None else first
+        read = decoder.event if kind == "event" else decoder.label
+        yield (time - first) // 1000, read(encode_payload(payload, identifier), time)
+
+
+def test_without_id_and_time_rows_are_both_and_labels_come_after_their_delay(tmp_path):
+    (tmp_path / "rows.csv").write_text(ROWS)
+    project = project_of(tmp_path, {"file": "rows.csv", "label_delay": "2 rows"})
+    found = list(decoded(project))
+    events = [(at, e.id, e.fields) for at, e in found if isinstance(e, Event)]
+    assert events == [
+        (0, "0", {"x": 1.5, "kind": "a"}),
+        (1, "1", {"x": None, "kind": "b"}),
+        (2, "2", {"x": -2.0, "kind": None}),
+        (3, "3", {"x": 7.0, "kind": "a"}),
+    ]
+    assert [(at, one.id, one.outcome) for at, one in found if isinstance(one, Label)] == [
+        (2, "0", 1),
+        (3, "1", 0),
+        (4, "2", 1),
+    ]
+    kinds = ["event" if isinstance(one, Event) else "label" for _, one in found]
+    assert kinds == ["event", "event", "event", "label", "event", "label", "label"]
+    assert next(iter(read_source(project, None)))[0] == FIRST_ROW
+    assert project.settings.label.horizon == 3_000
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.parquet"])
+def test_columns_for_id_time_and_label_time_are_used(tmp_path, name):
+    table = pd.DataFrame(
+        {
+            "x": [1.0, 2.0],
+            "kind": ["a", "b"],
+            "y": [0, 1],
+            "key": ["late", "early"],
+            "at": ["2020-01-02T00:00:00Z", "2020-01-01T00:00:00Z"],
+            "known": ["2020-01-02T06:00:00Z", "2020-01-03T00:00:00Z"],
+        }
+    )
+    path = tmp_path / name
+    table.to_parquet(path) if name.endswith("parquet") else path.write_bytes(
+        gzip.compress(table.to_csv(index=False).encode()) if name.endswith("gz") else table.to_csv(index=False).encode()
+    )
+    project = project_of(tmp_path, {"file": name, "label_time": "known"}, id="key", time="at")
+    found = [(time, kind, identifier) for time, kind, identifier, _ in read_source(project, None)]
+    assert found == [
+        (parse_iso("2020-01-01T00:00:00Z"), "event", "early"),
+        (parse_iso("2020-01-02T00:00:00Z"), "event", "late"),
+        (parse_iso("2020-01-02T06:00:00Z"), "label", "late"),
+        (parse_iso("2020-01-03T00:00:00Z"), "label", "early"),
+    ]
+    assert all(isinstance(one, (Event, Label)) for _, one in decoded(project))
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "expected"),
+    [
+        ("binary", ["1", "0"], [1, 0]),
+        ("multiclass", ["5", "2"], ["5", "2"]),
+        ("regression", ["1.5", "2"], [1.5, 2.0]),
+    ],
+)
+def test_outcomes_are_read_for_each_task(tmp_path, task, values, expected):
+    (tmp_path / "rows.csv").write_text("x,kind,y\n" + "".join(f"1,a,{value}\n" for value in values))
+    project = project_of(tmp_path, {"file": "rows.csv"}, task=task)
+    assert [one.outcome for _, one in decoded(project) if isinstance(one, Label)] == expected
+
+
+def test_numbers_that_are_codes_are_categories(tmp_path):
+    table = pd.DataFrame({"x": [1, 2], "kind": [3, 4], "y": [0, 1]})
+    table.to_parquet(tmp_path / "rows.parquet")
+    project = project_of(tmp_path, {"file": "rows.parquet"})
+    assert [one.fields["kind"] for _, one in decoded(project) if isinstance(one, Event)] == ["3", "4"]
+
+
+def test_a_column_that_is_not_there_is_said(tmp_path):
+    (tmp_path / "rows.csv").write_text("x,y\n1,1\n")
+    with pytest.raises(SourceError, match=r"has no column 'kind', which headrace.yaml names; it has x, y"):
+        list(read_source(project_of(tmp_path, {"file": "rows.csv"}), None))
+    with pytest.raises(SourceError, match="cannot be read as a recorded stream"):
+        list(read_source(project_of(tmp_path, {"file": "none.csv"}), None))
+
+
+def test_rows_are_no_unit_where_there_is_a_time(tmp_path):
+    with pytest.raises(SettingsError, match="'500 rows' counts rows"):
+        project_of(tmp_path, {"file": "rows.csv"}, id="key", time="at", windows={"span": "500 rows"})
+
+
+def test_a_file_and_a_function_are_not_both_the_stream(tmp_path):
+    with pytest.raises(SettingsError, match="either source or file"):
+        project_of(tmp_path, {"file": "rows.csv", "source": "a.py:b"})
+
+
+def test_what_a_file_may_leave_out_a_stream_may_not(tmp_path):
+    (tmp_path / "headrace.yaml").write_text(json.dumps({"name": "a", "fields": {"x": "number"}, "label": "y"}))
+    with pytest.raises(SettingsError, match="id: is missing"):
+        load_project(tmp_path)
