@@ -78,7 +78,7 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s"
     )
-    for name in ("headrace", "streaming", "monitoring", "flows", "core", "cli"):
+    for name in ("headrace", "streaming", "monitoring", "flows", "backtest", "core", "cli"):
         logging.getLogger(name).setLevel(level)
 
 
