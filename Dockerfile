@@ -8,6 +8,7 @@ WORKDIR /app
 COPY constraints.txt ./
 RUN pip install --no-deps --require-hashes -r constraints.txt
 COPY pyproject.toml README.md headrace.py prefect.yaml ./
+COPY backtest backtest/
 COPY cli cli/
 COPY core core/
 COPY deploy deploy/
