@@ -17,7 +17,7 @@ import numpy as np
 
 from core.errors import RegistryError
 from core.predictions import Features, Prediction
-from core.settings import Kind, Task
+from core.setting_types import Kind, Task
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,8 +22,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from core.loop_settings import BlendSettings
 from core.predictions import Outcome, Prediction
-from core.settings import BlendSettings, Task
+from core.setting_types import Task
 
 Array = NDArray[np.float64]
 

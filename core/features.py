@@ -14,7 +14,8 @@ from core.errors import ProjectCodeError
 from core.predictions import MAX_MAGNITUDE, Features, FeatureValue, Outcome
 from core.project import Project
 from core.records import MAX_CATEGORY_LENGTH
-from core.settings import Kind, Settings
+from core.setting_types import Kind
+from core.settings import Settings
 
 OTHER = "<other>"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from core.predictions import Outcome, Prediction
-from core.settings import Task
+from core.setting_types import Task
 
 FLOOR = 1e-6
 

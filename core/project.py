@@ -21,7 +21,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from core.durations import format_duration, parse_duration
 from core.errors import ProjectCodeError, SettingsError
 from core.records import outcome_reader
-from core.settings import AS_WRITTEN, Section, Settings
+from core.setting_types import AS_WRITTEN, Section
+from core.settings import Settings
 
 FILE_NAME = "headrace.yaml"
 _LIMITS = {"greater_than_equal": "must be at least", "less_than_equal": "must be at most"}

@@ -13,7 +13,9 @@ from typing import Any, Literal
 from core.durations import EARLIEST, LATEST, parse_iso
 from core.predictions import MAX_MAGNITUDE, MAX_OUTCOME, FeatureValue, Outcome
 from core.reasons import UNREADABLE_HEADER, Reason
-from core.settings import FieldSettings, Kind, Settings
+from core.setting_types import Kind
+from core.settings import Settings
+from core.stream_settings import FieldSettings
 from core.strict_json import StrictJson, shorten
 
 MAX_ID_LENGTH = 512

@@ -7,323 +7,35 @@ reported by :mod:`core.project` with the line, the key and the fix. Durations ar
 
 from __future__ import annotations
 
-from math import isnan
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Literal, Self
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    PositiveInt,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from core.durations import DAY, HOUR, LONGEST, MINUTE, SECOND, WEEK, parse_duration
+from core.loop_settings import (
+    AlertSettings,
+    BatchSettings,
+    BlendSettings,
+    DriftSettings,
+    ExpertSettings,
+    GateSettings,
+    RetrainSettings,
+    StateSettings,
+    WindowSettings,
+)
 from core.recorded import filled_in
-
-Task = Literal["binary", "multiclass", "regression"]
-Kind = Literal["number", "category", "bool", "text"]
-
-
-AS_WRITTEN = {"as_written": True}
-"""Validation context of what a person wrote: a duration needs its unit there."""
-
-LARGEST_SEED = 2**32 - 1
-"""What numpy and scikit-learn take."""
-
-
-def _duration(value: object, info: ValidationInfo) -> object:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return parse_duration(value)
-    if (info.context or {}).get("as_written"):
-        raise ValueError(f"a duration needs a unit; write {abs(value)}d, {abs(value)}h or {abs(value)}s")
-    return value
-
-
-Duration = Annotated[int, BeforeValidator(_duration), Field(ge=0, le=LONGEST)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Rate = Annotated[float, Field(ge=0.0, le=10.0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
-
-
-class Section(BaseModel):
-    """A part of the project file: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Bounded(Section):
-    """What has a smallest and a largest value."""
-
-    minimum: float | None = None
-    maximum: float | None = None
-
-    @model_validator(mode="after")
-    def _bounds_leave_something(self) -> Self:
-        if any(bound is not None and isnan(bound) for bound in (self.minimum, self.maximum)):
-            raise ValueError("minimum or maximum is not a number, so that nothing would be refused; write a number")
-        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            raise ValueError("minimum is larger than maximum; swap them")
-        return self
-
-
-class FieldSettings(_Bounded):
-    """One field of the event."""
-
-    type: Kind = Field(description="number, category, bool or text")
-    path: str | None = Field(None, description="where it is in the JSON, as a.b.c; its own name if left out")
-    nullable: bool = Field(True, description="whether it may be missing or null")
-    minimum: float | None = Field(None, description="the smallest number accepted")
-    maximum: float | None = Field(None, description="the largest number accepted")
-    max_categories: PositiveInt = Field(200, description="distinct categories kept; every later one is read as <other>")
-
-
-class LabelSettings(_Bounded):
-    """The outcome, and how long it may take."""
-
-    path: str = Field("label", description="where the outcome is in the label's JSON")
-    id: str | None = Field(None, description="where the event's id is in the label's JSON; as in the event if left out")
-    time: str | None = Field(None, description="where the label's time is; the record's own time stamp if left out")
-    horizon: Duration = Field(7 * DAY, ge=1, description="how long after the event a label may come")
-    missing: bool | int | float | str | None = Field(
-        None, description="the outcome an event gets when no label came by the horizon; none if left out"
-    )
-    positive: bool | int | float | str = Field(True, description="binary: the outcome that counts as 1")
-    negative: bool | int | float | str = Field(False, description="binary: the outcome that counts as 0")
-    classes: list[str] = Field([], description="multiclass: all the classes there are; learned from labels if left out")
-    max_classes: int = Field(
-        200,
-        ge=2,
-        description="multiclass without classes: distinct ones learned; a label of a later one is dead-lettered",
-    )
-    minimum: float | None = Field(None, description="regression: the smallest outcome accepted")
-    maximum: float | None = Field(None, description="regression: the largest outcome accepted")
-
-    @field_validator("classes")
-    @classmethod
-    def _classes_to_tell_apart(cls, value: list[str]) -> list[str]:
-        if len(value) == 1 or len(set(value)) < len(value):
-            raise ValueError("needs two classes or more, each once; leave it out to have them learned from labels")
-        return value
-
-
-class OneTopicSettings(Section):
-    """How to tell events and labels apart when both are in one topic."""
-
-    path: str = Field(description="the field that says what a record is")
-    event: str = Field("event", description="its value for an event")
-    label: str = Field("label", description="its value for a label")
-
-
-class TopicSettings(Section):
-    """The topics, all partitioned by the event's id."""
-
-    events: str | None = Field(None, description="the events topic; <name>.events if left out")
-    labels: str | None = Field(None, description="the labels topic; <name>.labels if left out")
-    predictions: str | None = Field(None, description="served predictions; <name>.predictions if left out")
-    dead_letters: str | None = Field(None, description="bad records; <name>.dead-letters if left out")
-    journal: str | None = Field(None, description="the order that was decided; <name>.journal if left out")
-    kind: OneTopicSettings | None = Field(None, description="for events and labels in one topic")
-    partitions: PositiveInt = Field(1, description="partitions of topics that headrace creates")
-    create: bool = Field(True, description="whether missing topics are created")
-    max_bytes: PositiveInt = Field(1_000_000, description="the largest record value that is decoded, in bytes")
-
-
-class OrderSettings(Section):
-    """How the two input topics become one order."""
-
-    max_wait: Duration = Field(200, description="how long a record waits for the other, silent topic")
-    max_ahead: Duration = Field(DAY, description="how far an event's time may lie ahead of its record's time stamp")
-
-
-class FeatureSettings(Section):
-    """The project's feature function; without one the fields are the features."""
-
-    function: str = Field(description="file.py:function, in the project folder")
-    outputs: dict[Name, Kind] = Field(description="each feature that the function returns, and its type")
-    max_categories: PositiveInt = Field(
-        200, description="distinct values kept of each category it returns; every later one becomes <other>"
-    )
-    online_only: list[Name] = Field(
-        [],
-        description="features whose values do not come back, such as a calendar day: "
-        "for the online experts only, neither trained on in batch nor watched for drift",
-    )
-
-    @model_validator(mode="after")
-    def _online_only_known(self) -> Self:
-        unknown = [name for name in self.online_only if name not in self.outputs]
-        if unknown:
-            raise ValueError(f"online_only names {unknown[0]!r}, which is not among the outputs")
-        return self
-
-
-class ExpertSettings(Section):
-    """One online expert."""
-
-    name: Name = Field(description="its name in predictions, tables and reports")
-    factory: str = Field(
-        description="linear, tree, forest, prior, no_change; or file.py:function; or river.package.Class"
-    )
-    params: dict[str, Any] = Field({}, description="keyword arguments of the factory")
-
-
-class BlendSettings(Section):
-    """How the experts are mixed; every combination runs side by side, none needs tuning."""
-
-    rates: list[Rate] = Field(
-        [0.0005, 0.002, 0.01, 0.05], min_length=1, description="learning rates; 0 is equal weights"
-    )
-    shares: list[Share] = Field(
-        [1e-5], min_length=1, description="weight handed round at each step, so that no expert dies"
-    )
-    sharpness: list[Rate] = Field(
-        [1.0, 1.15, 1.3], min_length=1, description="factors on the mixed logits; not used for regression"
-    )
-
-
-class BatchSettings(Section):
-    """The batch model: candidates, search and how it is judged."""
-
-    candidates: list[str] = Field(
-        ["gradient_boosting", "linear"],
-        min_length=1,
-        description="model families: gradient_boosting, linear, forest; or file.py:function",
-    )
-    trials: PositiveInt = Field(4, description="settings that are tried for each family")
-    max_rows: int = Field(500_000, ge=100, description="the latest rows that are used to train")
-    search_rows: int = Field(40_000, ge=100, description="rows used while searching")
-    holdout: Duration = Field(WEEK, ge=SECOND, description="the latest span, kept for the comparison with the champion")
-    threads: PositiveInt = Field(2, description="threads used by a fit")
-    seed: int = Field(20130101, ge=0, le=LARGEST_SEED, description="seed of the search")
-
-
-class WindowSettings(Section):
-    """The spans over which drift and quality are judged."""
-
-    span: Duration = Field(WEEK, ge=SECOND, description="length of a window, in event time")
-    sample: int = Field(5_000, ge=100, description="rows of a window (and of the reference) given to Evidently")
-
-
-class DriftSettings(Section):
-    """When a window counts as drifted, and when drift becomes a decision."""
-
-    feature_threshold: float = Field(0.5, gt=0, description="distance from which a feature counts as drifted")
-    feature_share: float = Field(0.3, gt=0, description="share of drifted features from which a window has drifted")
-    prediction_threshold: float = Field(0.75, gt=0, description="distance of the served predictions")
-    label_threshold: float = Field(0.25, gt=0, description="distance of the labels")
-    quality_drop: float = Field(0.25, gt=0, description="relative rise of the champion's loss over its validation loss")
-    min_rows: PositiveInt = Field(500, description="rows below which a window is not judged")
-    persistence: PositiveInt = Field(2, description="drifted windows needed for a retraining ...")
-    of_windows: PositiveInt = Field(3, description="... among so many latest windows")
-    cooldown: Duration = Field(2 * WEEK, description="event time after a retraining without another on drift")
-
-    @model_validator(mode="after")
-    def _persistence_fits(self) -> Self:
-        if self.persistence > self.of_windows:
-            raise ValueError("persistence must not be larger than of_windows")
-        return self
-
-
-class RetrainSettings(Section):
-    """When the batch model is fitted again."""
-
-    bootstrap_after: Duration = Field(4 * WEEK, description="event time from the first event to the first fit")
-    every: Duration | None = Field(4 * WEEK, ge=SECOND, description="event time between scheduled fits; null for none")
-    on_drift: bool = Field(True, description="whether drift may start a fit")
-    min_examples: PositiveInt = Field(1_000, description="labelled examples below which nothing is fitted")
-    duration: Duration = Field(HOUR, description="event time that a fit takes in lockstep")
-    timeout: Duration = Field(30 * MINUTE, ge=MINUTE, description="wall-clock time after which a run counts as dead")
-
-
-class GateSettings(Section):
-    """What a challenger has to show; every gate fails closed."""
-
-    max_relative_loss: float = Field(
-        1.01, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
-    )
-    min_holdout_rows: PositiveInt = Field(200, description="common untouched rows below which nothing is promoted")
-    max_latency_ms: float = Field(5.0, gt=0, description="milliseconds a prediction may take, in batches of 256")
-    baseline_margin: float = Field(
-        0.0, ge=0, description="bootstrap: relative gain over the trivial baseline, at least"
-    )
-
-
-class AlertSettings(Section):
-    """Where alerts are sent after they are written."""
-
-    webhook: str | None = Field(None, description="http(s) address that gets each alert as JSON by POST")
-
-    @field_validator("webhook")
-    @classmethod
-    def _on_the_web(cls, value: str | None) -> str | None:
-        if value is not None and not _is_web_address(value):
-            raise ValueError("is no web address; write http://... or https://..., or leave it out")
-        return value
-
-
-class StateSettings(Section):
-    """Where and how often state is made durable, and how much of it is kept in memory."""
-
-    guarantee: Literal["exactly_once", "at_least_once"] = Field(
-        "exactly_once",
-        description="exactly_once: predictions, journal and offsets in one Kafka transaction; at_least_once for "
-        "brokers without transactions, such as the embedded one: after a crash some predictions come again, equal",
-    )
-    uri: str | None = Field(
-        None,
-        description="folder or object store (s3://bucket/path) of the snapshots and tables, which every worker of the "
-        "project must reach; the state folder if left out",
-    )
-    commit_every: Duration = Field(100, description="wall-clock time after which what was predicted is committed")
-    snapshot_every: Duration = Field(MINUTE, ge=SECOND, description="wall-clock time between snapshots of the learners")
-    recover_within: Duration = Field(
-        5_000,
-        description="busy time after which a snapshot is made early: about what a restart has to work through again",
-    )
-    flush_rows: PositiveInt = Field(50_000, description="rows after which the tables are written")
-    flush_every: Duration = Field(MINUTE, ge=SECOND, description="wall-clock time after which the tables are written")
-    max_pending: PositiveInt = Field(
-        500_000, description="events that may wait for their label, a partition; changed by rebuild-state"
-    )
-    max_in_memory: PositiveInt = Field(
-        50_000, description="ids that a partition keeps in memory; older ones wait on disk, in the state folder"
-    )
-    deadline: Duration = Field(
-        MINUTE,
-        ge=SECOND,
-        description="time that one poll, commit, flush or snapshot may take before the worker gives up",
-    )
-    session_timeout: Duration = Field(
-        10_000, ge=6_000, description="time after which the other workers take over from one that is not heard of"
-    )
-
-
-class ReplaySettings(Section):
-    """The recorded stream of ``headrace replay`` and ``headrace demo``."""
-
-    source: str | None = Field(
-        None, description="file.py:function that yields (time_ms, topic kind, id, payload) in time order"
-    )
-    file: str | None = Field(
-        None,
-        description="instead of source: a CSV or Parquet file (gzip too), one row an event with its outcome; without "
-        "a column for id or time, rows count as both, and durations may be written as 500 rows",
-    )
-    label_delay: Duration = Field(0, description="file: how long after its event a label is known")
-    label_time: str | None = Field(None, description="file: the column that says when the label was known, instead")
-
-    @model_validator(mode="after")
-    def _one_stream(self) -> Self:
-        if (self.source is None) == (self.file is None):
-            raise ValueError("give either source or file")
-        if self.label_time is not None and self.label_delay:
-            raise ValueError("give either label_time or label_delay")
-        return self
+from core.setting_types import Kind, Name, Section, Task
+from core.stream_settings import (
+    FeatureSettings,
+    FieldSettings,
+    LabelSettings,
+    OrderSettings,
+    ReplaySettings,
+    TopicSettings,
+)
 
 
 class Settings(Section):
@@ -465,16 +177,6 @@ class Settings(Section):
     def expert_names(self) -> list[str]:
         """Every expert that can appear in a prediction: the champion first."""
         return ["champion", *(expert.name for expert in self.online)]
-
-
-def _is_web_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    known = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
-    return known and text.isprintable() and " " not in text
 
 
 def _same_but_for_case(names: list[str]) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ import numpy as np
 from core.batch_model import used_features
 from core.errors import ProjectCodeError
 from core.project import Project
-from core.settings import Kind, Task
+from core.setting_types import Kind, Task
 
 Params = dict[str, Any]
 _MAX_CATEGORIES = 250  # HistGradientBoosting holds 255 bins

@@ -20,7 +20,8 @@ from core.batch_model import FittedModel
 from core.blend import Blend
 from core.metrics import METRICS, score
 from core.predictions import Features, Outcome, Prediction, is_sane
-from core.settings import Settings, Task
+from core.setting_types import Task
+from core.settings import Settings
 from flows.examples import Examples
 
 CHALLENGER_BLEND = "blend_with_challenger"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from core.loop_settings import GateSettings
 from core.predictions import Prediction
-from core.settings import GateSettings
 from flows.evaluation import CHALLENGER_BLEND, CHAMPION_BLEND, Evaluation
 
 

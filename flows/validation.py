@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from core.predictions import Outcome
-from core.settings import Settings, Task
+from core.setting_types import Task
+from core.settings import Settings
 
 
 def data_problems(outcomes: Sequence[Outcome | None], settings: Settings) -> list[str]:

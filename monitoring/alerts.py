@@ -20,7 +20,7 @@ from typing import Any
 
 from core.audit import Ledger, LedgerRecord, WaitingAlert
 from core.errors import HeadraceError
-from core.settings import AlertSettings
+from core.loop_settings import AlertSettings
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.settings import Task
+from core.setting_types import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.settings import Kind, Task
+from core.setting_types import Kind, Task
 from core.tables import feature_column, prediction_column
 from monitoring.columns import Column, label_column, missing_flag, prepare, served_column, take_sample
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from core.errors import HeadraceError, StoreError
-from core.settings import DriftSettings, Kind, Task
+from core.loop_settings import DriftSettings
+from core.setting_types import Kind, Task
 from monitoring.columns import Column
 from monitoring.comparison import LABEL, PREDICTION, DriftReport, compare_data, compare_labels
 

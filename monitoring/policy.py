@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from core.audit import Trigger
 from core.durations import about, format_time
-from core.settings import DriftSettings, Settings
+from core.loop_settings import DriftSettings
+from core.settings import Settings
 from monitoring.windows import WindowStage
 
 VerdictName = Literal["drifted", "steady", "not judged"]

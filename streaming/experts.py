@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from core.errors import ProjectCodeError
+from core.loop_settings import ExpertSettings
 from core.predictions import Features, Outcome, Prediction
 from core.project import Project
-from core.settings import ExpertSettings, Task
+from core.setting_types import Task
 from streaming.learners import BUILT_IN, OnlineModel, RiverModel
 from streaming.plausible import Plausible
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from core.predictions import Features, Outcome, Prediction
-from core.settings import Kind, Settings
+from core.setting_types import Kind
+from core.settings import Settings
 
 _MAX_LEAVES = 500
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from core.predictions import MAX_OUTCOME, Outcome, Prediction
-from core.settings import Task
+from core.setting_types import Task
 
 _ROUNDING = 1e-6
 

@@ -12,7 +12,8 @@ from core.durations import ROW, parse_iso
 from core.errors import SourceError
 from core.project import Project
 from core.recorded import FIRST_ROW, ROW_ID, ROW_TIME
-from core.settings import FieldSettings, ReplaySettings, Settings
+from core.settings import Settings
+from core.stream_settings import FieldSettings, ReplaySettings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.blend import Blend
+from core.loop_settings import BlendSettings
 from core.metrics import loss
-from core.settings import BlendSettings
 
 TASKS = ("binary", "multiclass", "regression")
 names = st.sets(st.sampled_from("abcd"), min_size=1)

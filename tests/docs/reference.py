@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from core.durations import format_duration
-from core.settings import Section, Settings
+from core.setting_types import Section
+from core.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 _HEAD = """# Settings

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.settings import GateSettings
+from core.loop_settings import GateSettings
 from flows.evaluation import CHALLENGER_BLEND, CHAMPION_BLEND, Evaluation
 from flows.gates import champion_gate, check_gates, passed, reasons, servable_gate
 

@@ -14,7 +14,7 @@ from monitoring_lab import START, open_lab
 from core.audit import Ledger
 from core.durations import DAY
 from core.errors import HeadraceError
-from core.settings import AlertSettings
+from core.loop_settings import AlertSettings
 from monitoring.alerts import GIVE_UP_AFTER_S, IN_A_ROW, AlertOutbox, idempotency_key, make_sender
 from monitoring.monitor import Monitor
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from core.settings import DriftSettings
+from core.loop_settings import DriftSettings
 from monitoring.columns import take_sample
 from monitoring.comparison import compare_data, compare_labels
 from monitoring.drift_report import distances, report_data, report_labels

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.settings import DriftSettings, Settings
+from core.loop_settings import DriftSettings
+from core.settings import Settings
 from monitoring.policy import Decision, Evidence, PolicyState, decide, judge
 from monitoring.windows import due_stages, start_progress
 

@@ -1,0 +1,167 @@
+"""The project file's sections about what is done with it: experts, batch model, windows, drift, retraining, state."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from core.durations import HOUR, MINUTE, SECOND, WEEK
+from core.setting_types import LARGEST_SEED, Duration, Name, Rate, Section, Share
+
+
+class ExpertSettings(Section):
+    """One online expert."""
+
+    name: Name = Field(description="its name in predictions, tables and reports")
+    factory: str = Field(
+        description="linear, tree, forest, prior, no_change; or file.py:function; or river.package.Class"
+    )
+    params: dict[str, Any] = Field({}, description="keyword arguments of the factory")
+
+
+class BlendSettings(Section):
+    """How the experts are mixed; every combination runs side by side, none needs tuning."""
+
+    rates: list[Rate] = Field(
+        [0.0005, 0.002, 0.01, 0.05], min_length=1, description="learning rates; 0 is equal weights"
+    )
+    shares: list[Share] = Field(
+        [1e-5], min_length=1, description="weight handed round at each step, so that no expert dies"
+    )
+    sharpness: list[Rate] = Field(
+        [1.0, 1.15, 1.3], min_length=1, description="factors on the mixed logits; not used for regression"
+    )
+
+
+class BatchSettings(Section):
+    """The batch model: candidates, search and how it is judged."""
+
+    candidates: list[str] = Field(
+        ["gradient_boosting", "linear"],
+        min_length=1,
+        description="model families: gradient_boosting, linear, forest; or file.py:function",
+    )
+    trials: PositiveInt = Field(4, description="settings that are tried for each family")
+    max_rows: int = Field(500_000, ge=100, description="the latest rows that are used to train")
+    search_rows: int = Field(40_000, ge=100, description="rows used while searching")
+    holdout: Duration = Field(WEEK, ge=SECOND, description="the latest span, kept for the comparison with the champion")
+    threads: PositiveInt = Field(2, description="threads used by a fit")
+    seed: int = Field(20130101, ge=0, le=LARGEST_SEED, description="seed of the search")
+
+
+class WindowSettings(Section):
+    """The spans over which drift and quality are judged."""
+
+    span: Duration = Field(WEEK, ge=SECOND, description="length of a window, in event time")
+    sample: int = Field(5_000, ge=100, description="rows of a window (and of the reference) given to Evidently")
+
+
+class DriftSettings(Section):
+    """When a window counts as drifted, and when drift becomes a decision."""
+
+    feature_threshold: float = Field(0.5, gt=0, description="distance from which a feature counts as drifted")
+    feature_share: float = Field(0.3, gt=0, description="share of drifted features from which a window has drifted")
+    prediction_threshold: float = Field(0.75, gt=0, description="distance of the served predictions")
+    label_threshold: float = Field(0.25, gt=0, description="distance of the labels")
+    quality_drop: float = Field(0.25, gt=0, description="relative rise of the champion's loss over its validation loss")
+    min_rows: PositiveInt = Field(500, description="rows below which a window is not judged")
+    persistence: PositiveInt = Field(2, description="drifted windows needed for a retraining ...")
+    of_windows: PositiveInt = Field(3, description="... among so many latest windows")
+    cooldown: Duration = Field(2 * WEEK, description="event time after a retraining without another on drift")
+
+    @model_validator(mode="after")
+    def _persistence_fits(self) -> Self:
+        if self.persistence > self.of_windows:
+            raise ValueError("persistence must not be larger than of_windows")
+        return self
+
+
+class RetrainSettings(Section):
+    """When the batch model is fitted again."""
+
+    bootstrap_after: Duration = Field(4 * WEEK, description="event time from the first event to the first fit")
+    every: Duration | None = Field(4 * WEEK, ge=SECOND, description="event time between scheduled fits; null for none")
+    on_drift: bool = Field(True, description="whether drift may start a fit")
+    min_examples: PositiveInt = Field(1_000, description="labelled examples below which nothing is fitted")
+    duration: Duration = Field(HOUR, description="event time that a fit takes in lockstep")
+    timeout: Duration = Field(30 * MINUTE, ge=MINUTE, description="wall-clock time after which a run counts as dead")
+
+
+class GateSettings(Section):
+    """What a challenger has to show; every gate fails closed."""
+
+    max_relative_loss: float = Field(
+        1.01, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
+    )
+    min_holdout_rows: PositiveInt = Field(200, description="common untouched rows below which nothing is promoted")
+    max_latency_ms: float = Field(5.0, gt=0, description="milliseconds a prediction may take, in batches of 256")
+    baseline_margin: float = Field(
+        0.0, ge=0, description="bootstrap: relative gain over the trivial baseline, at least"
+    )
+
+
+class AlertSettings(Section):
+    """Where alerts are sent after they are written."""
+
+    webhook: str | None = Field(None, description="http(s) address that gets each alert as JSON by POST")
+
+    @field_validator("webhook")
+    @classmethod
+    def _on_the_web(cls, value: str | None) -> str | None:
+        if value is not None and not _is_web_address(value):
+            raise ValueError("is no web address; write http://... or https://..., or leave it out")
+        return value
+
+
+class StateSettings(Section):
+    """Where and how often state is made durable, and how much of it is kept in memory."""
+
+    guarantee: Literal["exactly_once", "at_least_once"] = Field(
+        "exactly_once",
+        description="exactly_once: predictions, journal and offsets in one Kafka transaction; at_least_once for "
+        "brokers without transactions, such as the embedded one: after a crash some predictions come again, equal",
+    )
+    uri: str | None = Field(
+        None,
+        description="folder or object store (s3://bucket/path) of the snapshots and tables, which every worker of the "
+        "project must reach; the state folder if left out",
+    )
+    commit_every: Duration = Field(100, description="wall-clock time after which what was predicted is committed")
+    snapshot_every: Duration = Field(MINUTE, ge=SECOND, description="wall-clock time between snapshots of the learners")
+    recover_within: Duration = Field(
+        5_000,
+        description="busy time after which a snapshot is made early: about what a restart has to work through again",
+    )
+    flush_rows: PositiveInt = Field(50_000, description="rows after which the tables are written")
+    flush_every: Duration = Field(MINUTE, ge=SECOND, description="wall-clock time after which the tables are written")
+    max_pending: PositiveInt = Field(
+        500_000, description="events that may wait for their label, a partition; changed by rebuild-state"
+    )
+    max_in_memory: PositiveInt = Field(
+        50_000, description="ids that a partition keeps in memory; older ones wait on disk, in the state folder"
+    )
+    deadline: Duration = Field(
+        MINUTE,
+        ge=SECOND,
+        description="time that one poll, commit, flush or snapshot may take before the worker gives up",
+    )
+    session_timeout: Duration = Field(
+        10_000, ge=6_000, description="time after which the other workers take over from one that is not heard of"
+    )
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    known = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    return known and text.isprintable() and " " not in text
