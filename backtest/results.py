@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from backtest.simulation import Outcome
 from backtest.tape import Tape
@@ -18,7 +17,7 @@ from core.metrics import METRICS, score
 from core.predictions import Prediction, is_sane
 from core.recorded import FIRST_ROW, ROW_TIME
 from core.settings import Settings
-from core.tables import PREDICTIONS
+from core.tables import PREDICTIONS, milliseconds
 
 _PERIODS = 10
 Metrics = dict[str, dict[str, float | None]]
@@ -55,7 +54,7 @@ def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> 
         and all(is_sane(outcome.served.served[row]) for outcome in outcomes)
         and all(outcome.served.champion[row] is not None for outcome in outcomes if outcome.policy.batch)
     ]
-    times = tape.tables.whole(PREDICTIONS)["event_time"].cast(pa.int64()).to_numpy()[rows] // 1000
+    times = milliseconds(tape.tables.whole(PREDICTIONS)["event_time"])[rows]
     return Common(np.array(rows, dtype=np.int64), [labels[row] for row in rows], _periods(times, tape, settings))
 
 
@@ -137,10 +136,7 @@ def _periods(times: np.ndarray[Any, Any], tape: Tape, settings: Settings) -> lis
         return [datetime.fromtimestamp(time / 1000, UTC).strftime("%Y-%m") for time in times.tolist()]
     rows = (times - FIRST_ROW) // ROW
     size = -(-len(tape.online) // _PERIODS)
-    return [
-        f"rows {row // size * size:,} to {min((row // size + 1) * size, len(tape.online)) - 1:,}"
-        for row in rows.tolist()
-    ]
+    return [f"rows from {row // size * size:,}" for row in rows.tolist()]
 
 
 def _sure(prediction: Prediction | None) -> Prediction:

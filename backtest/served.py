@@ -14,12 +14,11 @@ from core.batch_model import FittedModel
 from core.blend import Blend
 from core.predictions import Prediction
 from core.settings import Settings
-from core.tables import EXAMPLES, PREDICTIONS, Filter, prediction_column
+from core.tables import EXAMPLES, PREDICTIONS, Filter, prediction_cell, prediction_column
 from flows.examples import as_frame
-from streaming.plausible import Plausible
+from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
 from streaming.serving import CHAMPION, Scores, learn, serve
 
-LABELS_TO_JUDGE_A_CHAMPION = 30
 _CHUNK = 20_000
 
 
@@ -113,14 +112,10 @@ class Served:
         versions = [int(version) or None for version in self.versions[rows]]
         replaced: dict[str, list[Any]] = {
             "champion_version": versions,
-            prediction_column(CHAMPION): [_cell(self.champion[row]) for row in rows],
-            prediction_column("served"): [_cell(self.served[row]) for row in rows],
+            prediction_column(CHAMPION): [prediction_cell(self.champion[row]) for row in rows],
+            prediction_column("served"): [prediction_cell(self.served[row]) for row in rows],
         }
         for name, values in replaced.items():
             field = found.schema.field(name)
             found = found.set_column(found.schema.get_field_index(name), field, pa.array(values, field.type))
         return found
-
-
-def _cell(prediction: Prediction | None) -> Any:
-    return list(prediction.items()) if isinstance(prediction, dict) else prediction

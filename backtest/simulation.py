@@ -17,7 +17,7 @@ from backtest.tape import Tape
 from backtest.training import Attempt, Champion, Trainer
 from core.audit import Trigger
 from core.settings import Settings
-from monitoring.comparison import LABEL, DriftReport, compare_data, compare_labels
+from monitoring.comparison import DriftReport, compare_data, compare_labels
 from monitoring.drift_report import distances
 from monitoring.inspection import Inspector
 from monitoring.policy import PolicyState, decide
@@ -83,11 +83,11 @@ class Distances:
         """See :class:`monitoring.inspection.Compare`."""
         settings = self._settings
         if stage.stage == "labels":
-            found = compare_labels(current, reference, task=settings.task, sample=settings.windows.sample)
-            return found.report(distances({name: found.columns[name] for name in (LABEL,) if name in found.columns}))
-        compared = compare_data(
-            current, reference, kinds=settings.batch_kinds, task=settings.task, sample=settings.windows.sample
-        )
+            compared = compare_labels(current, reference, task=settings.task, sample=settings.windows.sample)
+        else:
+            compared = compare_data(
+                current, reference, kinds=settings.batch_kinds, task=settings.task, sample=settings.windows.sample
+            )
         return compared.report(distances(compared.columns))
 
 

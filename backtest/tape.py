@@ -21,8 +21,7 @@ from core.predictions import Outcome, Prediction
 from core.project import Project
 from core.settings import Settings
 from core.spans import next_due, window_origin
-from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, prediction_column
-from streaming.books import Books
+from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, milliseconds, prediction_column, prediction_of
 from streaming.decisions import BATCH
 from streaming.experts import build_experts
 from streaming.machine import Machine, State
@@ -55,8 +54,6 @@ class Tape:
         At each time at which a window's stage is due, ms: the step up to which the stream had come.
     first_event, end : int
         Event time of the first event, and the time behind the last record, ms.
-    books : Books
-        The machine's.
     """
 
     tables: MemoryTables
@@ -70,7 +67,6 @@ class Tape:
     boundaries: dict[int, int]
     first_event: int
     end: int
-    books: Books
 
     @property
     def last_step(self) -> int:
@@ -108,8 +104,8 @@ def record(project: Project, items: Iterable[Item], progress: Progress = lambda 
     machine = Machine(settings, load_features(project), State.fresh(settings, build_experts(project)))
     tables = MemoryTables()
     recorder = _Recorder(machine, TableWriter(tables, settings, 0), settings)
-    for done, record_ in enumerate(_records(items, settings)):
-        recorder.take(record_)
+    for done, read in enumerate(_records(items, settings)):
+        recorder.take(read)
         if done % 10_000 == 0:
             progress(done)
     recorder.finish()
@@ -181,7 +177,7 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
     predictions, examples = tables.whole(PREDICTIONS), tables.whole(EXAMPLES)
     tables.whole(CORRECTIONS)
     columns = {expert.name: predictions[prediction_column(expert.name)].to_pylist() for expert in settings.online}
-    columns = {name: [_prediction(value) for value in values] for name, values in columns.items()}
+    columns = {name: [prediction_of(value) for value in values] for name, values in columns.items()}
     step = _ints(predictions["step"])
     state = recorder.machine.state
     assert state.first_event is not None
@@ -191,29 +187,20 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
             {name: value for name, value in zip(columns, row, strict=True) if value is not None}
             for row in zip(*columns.values(), strict=True)
         ],
-        _milliseconds(predictions["clock"]),
+        milliseconds(predictions["clock"]),
         step,
         np.searchsorted(step, _ints(examples["step"])),
-        _milliseconds(examples["label_clock"]),
+        milliseconds(examples["label_clock"]),
         _ints(examples["label_step"]),
         examples["label"].to_pylist(),
         recorder.boundaries,
         state.first_event,
         recorder.end,
-        state.books,
     )
-
-
-def _prediction(value: Any) -> Any:
-    return dict(value) if isinstance(value, list) else value
 
 
 def _ints(column: pa.ChunkedArray) -> Ints:
     return np.asarray(column.to_numpy(), dtype=np.int64)
-
-
-def _milliseconds(column: pa.ChunkedArray) -> Ints:
-    return np.asarray(column.cast(pa.int64()).to_numpy() // 1000, dtype=np.int64)
 
 
 def _why(machine: Machine) -> str:

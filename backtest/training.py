@@ -17,7 +17,7 @@ from flows.examples import DataVersion, Examples, read_examples
 from flows.gates import check_gates, passed, reasons, rows_gate
 from flows.records import data_cut
 from flows.references import reference_rows
-from flows.search import SearchResult, fit, search
+from flows.search import fit, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import data_problems
 from monitoring.reference import Reference
@@ -56,7 +56,6 @@ class Attempt:
 
 @dataclass(frozen=True, eq=False)
 class _Fitted:
-    found: SearchResult
     challenger: FittedModel
     final: FittedModel
     seconds: float
@@ -132,10 +131,9 @@ def _data(settings: Settings, tables: ReadsTables, until: int, champion: Champio
 
 def _fit(project: Project, rows: Examples, train: Examples) -> _Fitted:
     began = time.perf_counter()
-    found = search(project, train)
-    challenger = fit(project, found.best.candidate, train)
-    final = fit(project, found.best.candidate, rows)
-    return _Fitted(found, challenger, final, time.perf_counter() - began)
+    best = search(project, train).best.candidate
+    challenger, final = fit(project, best, train), fit(project, best, rows)
+    return _Fitted(challenger, final, time.perf_counter() - began)
 
 
 def _stop_for(why: list[str], rows: int) -> None:

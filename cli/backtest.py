@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +14,7 @@ import yaml
 
 from cli.options import check_writable, json_option, log_to_stderr, project_argument, write_json
 from core.durations import format_time
-from core.project import FILE_NAME, load_project
+from core.project import load_project, settings_file
 
 _SAY_EVERY_S = 5.0
 
@@ -48,8 +47,8 @@ def backtest(project: Path, policies: str, days: float | None, json_file: str | 
     from streaming.replay import read_source
 
     loaded = load_project(project)
-    content = yaml.safe_load((loaded.folder / FILE_NAME).read_text(encoding="utf-8"))
-    chosen = parse_policies(policies, content, str(loaded.folder / FILE_NAME))
+    file = settings_file(project)
+    chosen = parse_policies(policies, yaml.safe_load(file.read_text(encoding="utf-8")), str(file))
     seconds: dict[str, float] = {}
     began = time.monotonic()
     tape = record(loaded, read_source(loaded, days), _telling("the stream: {:,} records"))
@@ -83,7 +82,7 @@ def _tell_time(tell: Callable[[Any], None], moment: int) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    """Print a line a policy: the mean over the periods of each metric, served and best single expert."""
+    """Print each metric, its mean over the periods for served and every expert, a line a policy; then what it cost."""
     for metric in _metrics_of(found):
         click.echo(f"\n{metric}, mean of {_periods_of(found)} periods, on {found['rows']['common']:,} common rows")
         for name, policy in found["policies"].items():
@@ -96,7 +95,6 @@ def _show(found: dict[str, Any]) -> None:
             f"  {name:<14} {policy['retrains']} retrainings, {policy['promoted']} promoted, "
             f"{policy['rows_trained']:,} rows, {policy['train_seconds']:.0f} s; {policy['alerts']} alerts"
         )
-    sys.stdout.flush()
 
 
 def _metrics_of(found: dict[str, Any]) -> list[str]:

@@ -132,8 +132,7 @@ def load_project(folder: str | Path, *, bootstrap: str | None = None, state: str
     SettingsError
         If the file is missing, is not YAML, or a setting is wrong.
     """
-    path = Path(folder).resolve()
-    path = path if path.is_file() else path / FILE_NAME
+    path = settings_file(folder)
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; give a folder that holds a {FILE_NAME}")
     try:
@@ -150,6 +149,12 @@ def load_project(folder: str | Path, *, bootstrap: str | None = None, state: str
         bootstrap_servers=bootstrap or os.environ.get("HEADRACE_BOOTSTRAP_SERVERS") or None,
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_folder / 'mlflow.sqlite'}",
     )
+
+
+def settings_file(folder: str | Path) -> Path:
+    """Return where the project file of a folder is, or the file itself if that was given."""
+    path = Path(folder).resolve()
+    return path if path.is_file() else path / FILE_NAME
 
 
 def _below(place: Path | str, name: str) -> Path | str:

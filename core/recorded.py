@@ -48,7 +48,7 @@ def filled_in(content: Mapping[str, Any]) -> dict[str, Any]:
                 f"{found!r} counts rows, which only a recorded file without 'time' has; write a unit of time"
             )
         return {"id": ROW_ID, **content} if in_file else dict(content)
-    filled: dict[str, Any] = {"id": ROW_ID, "time": ROW_TIME, **content}
+    filled: dict[str, Any] = {"id": ROW_ID, **content, "time": ROW_TIME, "time_unit": "ms"}
     for section, defaults in _ROW_DEFAULTS.items():
         given = content.get(section)
         if given is None or isinstance(given, Mapping):

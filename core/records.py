@@ -120,7 +120,7 @@ class Decoder:
         identifier = _read_id(self._id(content))
         if identifier is None:
             return BadRecord("event", "bad_id", f"{self._settings.id}: an id has 1 to {MAX_ID_LENGTH} characters")
-        time = _read_time(self._time(content), self._settings.time_unit)
+        time = read_time(self._time(content), self._settings.time_unit)
         if time is None:
             return BadRecord(
                 "event", "bad_time", f"{self._settings.time}: {shorten(self._time(content))} is not a time"
@@ -154,7 +154,7 @@ class Decoder:
             return BadRecord("label", "bad_label", detail)
         time: int | None = timestamp
         if self._settings.label.time:
-            time = _read_time(get_time(content), self._settings.time_unit)
+            time = read_time(get_time(content), self._settings.time_unit)
         if time is None:
             return BadRecord("label", "bad_time", f"{self._settings.label.time}: is not a time")
         if time > timestamp + self._settings.order.max_ahead:
@@ -210,7 +210,8 @@ def _read_id(value: Any) -> str | None:
     return text if 0 < len(text) <= MAX_ID_LENGTH else None
 
 
-def _read_time(value: Any, unit: str) -> int | None:
+def read_time(value: Any, unit: str) -> int | None:
+    """Return a time as ms: ISO 8601, or a number of this unit since the epoch; None if it is none."""
     if isinstance(value, bool):
         return None
     try:

@@ -19,8 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from core.predictions import Prediction
 from core.settings import Settings
 
 Filter = tuple[str, str, Any]
@@ -78,6 +81,27 @@ def feature_column(feature: str) -> str:
 def prediction_column(expert: str) -> str:
     """Return the column that holds the prediction of an expert, or of ``served``."""
     return f"p_{expert}"
+
+
+def prediction_cell(prediction: Prediction | None) -> Any:
+    """Return a prediction as it is written to a prediction column.
+
+    Examples
+    --------
+    >>> prediction_cell({"a": 0.75, "b": 0.25}), prediction_cell(0.5)
+    ([('a', 0.75), ('b', 0.25)], 0.5)
+    """
+    return list(prediction.items()) if isinstance(prediction, dict) else prediction
+
+
+def prediction_of(cell: Any) -> Prediction | None:
+    """Return the prediction that a cell of a prediction column holds: what :func:`prediction_cell` made of it."""
+    return dict(cell) if isinstance(cell, list) else cell
+
+
+def milliseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return a column of times as milliseconds since the epoch."""
+    return np.asarray(column.cast(pa.int64()).to_numpy() // 1000, dtype=np.int64)
 
 
 def _prediction_type(settings: Settings) -> pa.DataType:

@@ -15,7 +15,16 @@ import pyarrow.compute as pc
 from core.batch_model import MISSING, feature_frame, used_features
 from core.predictions import Outcome, Prediction
 from core.settings import Settings
-from core.tables import CORRECTIONS, EXAMPLES, ReadsTables, examples_schema, feature_column, prediction_column
+from core.tables import (
+    CORRECTIONS,
+    EXAMPLES,
+    ReadsTables,
+    examples_schema,
+    feature_column,
+    milliseconds,
+    prediction_column,
+    prediction_of,
+)
 
 Times = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -72,7 +81,7 @@ class Examples:
         if name not in self.table.column_names:
             return [None] * len(self)
         values = self.table[name].to_pylist()
-        return [dict(value) if isinstance(value, list) else value for value in values]
+        return [prediction_of(value) for value in values]
 
 
 def missing_columns(store: ReadsTables, version: DataVersion, settings: Settings) -> list[str]:
@@ -113,9 +122,9 @@ def as_examples(table: pa.Table, settings: Settings) -> Examples:
         table.combine_chunks(),
         as_frame(table, settings),
         table["label"].to_pylist(),
-        _milliseconds(table["event_time"]),
-        _milliseconds(table["clock"]),
-        _milliseconds(table["label_clock"]),
+        milliseconds(table["event_time"]),
+        milliseconds(table["clock"]),
+        milliseconds(table["label_clock"]),
     )
 
 
@@ -141,10 +150,6 @@ def _column(column: pa.ChunkedArray, is_category: bool) -> Sequence[Any]:
         return values
     numbers: Sequence[Any] = column.cast(pa.float64()).to_numpy()
     return numbers
-
-
-def _milliseconds(column: pa.ChunkedArray) -> Times:
-    return np.asarray(column.cast(pa.int64()).to_numpy() // 1000, dtype=np.int64)
 
 
 def _corrected(known: pa.Table, corrections: pa.Table) -> pa.Table:

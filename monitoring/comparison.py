@@ -59,7 +59,7 @@ class Compared:
     flags : dict of str to str
         For a number feature with nulls, the name of its "is missing?" column.
     names : tuple of str
-        The features asked for.
+        The features asked for; none where labels are compared, and the predictions only shown beside them.
     """
 
     columns: dict[str, Column]
@@ -75,7 +75,8 @@ class Compared:
             if name in found or self.flags.get(name) in found
         }
         skipped = {name: why for name, why in self.skipped.items() if name not in features}
-        return DriftReport(features, found.get(PREDICTION), found.get(LABEL), skipped, html if self.columns else None)
+        prediction = found.get(PREDICTION) if self.names else None
+        return DriftReport(features, prediction, found.get(LABEL), skipped, html if self.columns else None)
 
 
 def compare_data(

@@ -59,8 +59,7 @@ def report_labels(
     """
     compared = compare_labels(current, reference, task=task, sample=sample)
     quality = None if compared.skipped else task
-    found = _run(compared.columns, drift, path, task=quality)
-    return compared.report({LABEL: found[LABEL]} if LABEL in found else {}, _html(path))
+    return compared.report(_run(compared.columns, drift, path, task=quality), _html(path))
 
 
 def distances(columns: Mapping[str, Column]) -> dict[str, float]:

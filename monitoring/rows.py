@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.metrics import loss
-from core.predictions import Outcome, Prediction, is_sane
+from core.predictions import Outcome, is_sane
 from core.settings import Settings
 from core.tables import (
     CORRECTIONS,
@@ -26,6 +26,7 @@ from core.tables import (
     examples_schema,
     feature_column,
     prediction_column,
+    prediction_of,
     predictions_schema,
 )
 from monitoring.windows import WindowStage
@@ -153,7 +154,7 @@ def mean_losses(examples: pa.Table, experts: Sequence[str], champion: int | None
 def _losses(predictions: list[Any], outcomes: list[Outcome | None]) -> list[float | None]:
     result: list[float | None] = []
     for raw, outcome in zip(predictions, outcomes, strict=True):
-        prediction: Prediction | None = dict(raw) if isinstance(raw, list) else raw
+        prediction = prediction_of(raw)
         known = prediction is not None and outcome is not None and is_sane(prediction)
         result.append(loss(prediction, outcome) if known else None)  # type: ignore[arg-type]
     return result

@@ -90,10 +90,11 @@ class Commits:
 
         While the commit before is still on its way, only when it is more than should wait.
         """
-        much = max(len(work.messages), len(work.outputs), len(work.actions)) >= _MAX_UNCOMMITTED
-        if not work.actions or self._on_its_way is not None:
-            return much
-        return much or at_once or time.monotonic() - work.since >= self._every_s
+        if max(len(work.messages), len(work.outputs), len(work.actions)) >= _MAX_UNCOMMITTED:
+            return True
+        if not work.actions or self.is_under_way:
+            return False
+        return at_once or time.monotonic() - work.since >= self._every_s
 
     def begin(self, work: Work, clocks: dict[str, int], positions: dict[TopicPartition, int]) -> None:
         """Begin to make work durable; the commit before must have been settled."""

@@ -20,11 +20,9 @@ from core.settings import Settings
 from streaming.books import Books
 from streaming.experts import Expert
 from streaming.join import Fate, LabelJoin, Predicted
-from streaming.plausible import Plausible
+from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
 from streaming.serving import CHAMPION, Scores, learn, serve
 from streaming.transport import RawRecord
-
-_LABELS_TO_JUDGE_A_CHAMPION = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class State:
             blend=Blend(settings.task, settings.blend),
             join=LabelJoin(settings.label.horizon, settings.state.max_pending),
             vocabulary=Vocabulary.of(settings),
-            plausible=Plausible(settings.task, _LABELS_TO_JUDGE_A_CHAMPION),
+            plausible=Plausible(settings.task, LABELS_TO_JUDGE_A_CHAMPION),
         )
 
 

@@ -7,6 +7,9 @@ import math
 from core.predictions import MAX_OUTCOME, Outcome, Prediction
 from core.setting_types import Task
 
+LABELS_TO_JUDGE_A_CHAMPION = 30
+"""Labels that tell their range well enough to judge by it a model that was fitted elsewhere."""
+
 _ROUNDING = 1e-6
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.durations import ROW, parse_iso
+from core.durations import ROW
 from core.errors import SourceError
 from core.project import Project
 from core.recorded import FIRST_ROW, ROW_ID, ROW_TIME
+from core.records import read_time
 from core.settings import Settings
 from core.stream_settings import FieldSettings, ReplaySettings
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Item = tuple[int, str, str, Any]
-_MS_PER_UNIT = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 
 def read_file(project: Project) -> Iterator[Item]:
@@ -81,30 +81,21 @@ def _check_columns(table: pd.DataFrame, path: Path, settings: Settings) -> None:
 def _times(column: pd.Series[Any], path: Path, settings: Settings) -> list[int]:
     times = []
     for row, value in enumerate(column.tolist()):
-        time = _time(value, settings)
+        time = read_time(_plain(value), settings.time_unit)
         if time is None:
             raise SourceError(f"{path}: row {row}: {column.name} {value!r} is no time; it must be ISO 8601 or a number")
         times.append(time)
     return times
 
 
-def _time(value: Any, settings: Settings) -> int | None:
-    if hasattr(value, "isoformat"):
-        value = value.isoformat()
-    if settings.time == ROW_TIME and isinstance(value, int):
-        return value
-    try:
-        return parse_iso(value) if isinstance(value, str) else round(value * _MS_PER_UNIT[settings.time_unit])
-    except (ValueError, TypeError, OverflowError):
-        return None
+def _plain(value: Any) -> Any:
+    """Return a time of pandas as text, anything else as it is."""
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _events(table: pd.DataFrame, settings: Settings) -> Iterator[Item]:
-    columns = {settings.id: table[settings.id].astype(str).tolist(), settings.time: table[settings.time].tolist()}
-    if settings.time != ROW_TIME:
-        columns[settings.time] = [
-            value.isoformat() if hasattr(value, "isoformat") else value for value in columns[settings.time]
-        ]
+    columns = {settings.id: table[settings.id].astype(str).tolist()}
+    columns[settings.time] = [_plain(value) for value in table[settings.time].tolist()]
     for name, field in settings.fields.items():
         columns[field.path or name] = list(map(_converter(field), table[field.path or name].tolist()))
     for row, (time, identifier) in enumerate(zip(table[ROW_TIME].tolist(), columns[settings.id], strict=True)):

@@ -20,6 +20,7 @@ from core.tables import (
     corrections_schema,
     examples_schema,
     feature_column,
+    prediction_cell,
     prediction_column,
     predictions_schema,
 )
@@ -115,9 +116,9 @@ def _prediction_rows(rows: Sequence[Predicted], settings: Settings) -> dict[str,
     }
     for name in settings.feature_kinds:
         columns[feature_column(name)] = [row.features[name] for row in rows]
-    columns[prediction_column("served")] = [_cell(row.served) for row in rows]
+    columns[prediction_column("served")] = [prediction_cell(row.served) for row in rows]
     for name in settings.expert_names:
-        columns[prediction_column(name)] = [_cell(row.predictions.get(name)) for row in rows]
+        columns[prediction_column(name)] = [prediction_cell(row.predictions.get(name)) for row in rows]
     return columns
 
 
@@ -139,7 +140,3 @@ def _correction_rows(rows: Sequence[Correction], settings: Settings) -> dict[str
         "label_time": [row.label.time * 1000 for row in rows],
         "label_clock": [row.label_clock * 1000 for row in rows],
     }
-
-
-def _cell(prediction: Any) -> Any:
-    return list(prediction.items()) if isinstance(prediction, dict) else prediction

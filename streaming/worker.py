@@ -294,10 +294,14 @@ class Worker:
     def _trim(self, partition: Partition) -> None:
         """Let the broker drop journal entries that no kept snapshot needs, many at a time."""
         needed = partition.journal_needed
-        if needed - self._trimmed.get(partition.number, 0) >= _TRIM_ENTRIES:
+        if needed - self._trimmed.get(partition.number, 0) < _TRIM_ENTRIES:
+            return
+        self._trimmed[partition.number] = needed
+        try:
             with self._phases.enter("trim"):
                 self._broker.trim({TopicPartition(self._settings.journal_topic, partition.number): needed})
-            self._trimmed[partition.number] = needed
+        except BrokerError as error:
+            _log.warning("journal entries that are not needed stay, tried again after more of them: %s", error)
 
     def _give_up(self, phase: Phase, lasted_s: float) -> NoReturn:
         """End the process: a client library that hangs cannot be interrupted. Runs in the watchdog's thread."""

@@ -2,77 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dispatch_lab import Clock, beat, status
 from fake_prefect import FakePrefect
 from flows_lab import write_project
 
 from core.audit import Ledger, RetrainRequest
-from core.errors import PrefectError, StoreError
+from core.errors import PrefectError
 from flows.dispatch import LOST_AFTER_S, Dispatcher, pause_before
-from flows.lease import MAX_ATTEMPTS, PROMOTING, beat_name, find, take, try_again
+from flows.lease import MAX_ATTEMPTS, PROMOTING, find, take
 from flows.prefect_api import PrefectApi
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    made = Ledger(tmp_path / "ledger.sqlite")
-    made.request_retrain(RetrainRequest("drift-7", "drift", 10, 20))
-    return made
-
-
-class Clock:
-    def __init__(self) -> None:
-        import time
-
-        self.now = time.time()
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Never jumps: what a dispatcher goes by."""
-    return Clock()
-
-
-@pytest.fixture
-def wall() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def dispatcher(tmp_path: Path, ledger: Ledger, prefect: FakePrefect, clock: Clock, wall: Clock) -> Dispatcher:
-    project = write_project(tmp_path, "binary")
-    return Dispatcher(project, ledger, prefect.url, carry_out=lambda _: None, clock=wall, steady=clock)
-
-
-@pytest.fixture
-def one_off(tmp_path: Path, ledger: Ledger, prefect: FakePrefect, wall: Clock) -> Callable[[], None]:
-    """Looks once, as the drift check does: nothing is known from before."""
-    project = write_project(tmp_path, "binary")
-
-    def look() -> None:
-        Dispatcher(project, ledger, prefect.url, carry_out=lambda _: None, one_off=True, clock=wall).run_once()
-
-    return look
-
-
-def beat(ledger: Ledger, at: float = 0.0) -> None:
-    """A sign of life of the attempt that has the request."""
-    ledger.remember(beat_name(find(ledger, "drift-7")), {"at": at})
-
-
-def status(ledger: Ledger) -> tuple[str, int]:
-    request = find(ledger, "drift-7")
-    return request.status, request.attempt
 
 
 def test_a_request_becomes_one_run(dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect):
@@ -279,113 +222,6 @@ def test_a_decided_promotion_whose_run_died_is_carried_out_and_not_tried_again(
     assert status(ledger) == ("promoted", 1)
 
 
-def test_a_run_that_shows_no_life_is_lost_long_before_the_time_out(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock
-):
-    dispatcher.run_once()
-    take(ledger, "drift-7", "run-1")
-    prefect.end("RUNNING")
-    for number in range(30):  # five minutes in which it lives
-        clock.now += 10
-        beat(ledger, number)
-        dispatcher.run_once()
-    assert status(ledger) == ("running", 1)
-    for _ in range(13):
-        clock.now += 10
-        dispatcher.run_once()
-    assert status(ledger) == ("requested", 2)
-    assert prefect.cancelled == ["run-1"]
-
-
-def test_the_death_of_an_attempt_is_seen_while_the_one_before_it_still_works(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock
-):
-    dispatcher.run_once()
-    first = take(ledger, "drift-7", "run-1")
-    with ledger.transaction():
-        try_again(ledger, find(ledger, "drift-7"), "it stood still")
-    take(ledger, "drift-7", "run-2")
-    prefect.end("RUNNING")
-    for number in range(14):
-        ledger.remember(beat_name(first.request), {"at": number})
-        dispatcher.run_once()
-        clock.now += 10
-    assert status(ledger) == ("requested", 3)
-
-
-def test_a_run_shows_life_while_it_has_the_request_and_leaves_nothing_behind(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("flows.lease.BEAT_S", 0.01)
-
-    def beats() -> list[str]:
-        rows = ledger._rows("SELECT name FROM memory WHERE name LIKE 'retraining.beat%'", ())
-        return [row["name"] for row in rows]
-
-    lease = take(ledger, "drift-7", "run-1")
-    with lease.held():
-        (thread,) = [thread for thread in threading.enumerate() if thread.name == "lease"]
-        while not beats():
-            assert thread.is_alive()
-        with ledger.transaction():
-            try_again(ledger, find(ledger, "drift-7"), "it stood still")
-        thread.join()  # though the run is in a long step
-    assert beats() == []
-    again = take(ledger, "drift-7", "run-2")
-    with again.held():
-        while not beats():
-            pass
-        again.close("gated", [])
-    assert beats() == []
-
-
-def test_what_waits_for_a_worker_of_prefect_is_not_lost(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, clock: Clock
-):
-    for _ in range(200):  # a weekend without a worker
-        dispatcher.run_once()
-        clock.now += 15 * 60
-    assert status(ledger) == ("submitted", 1)
-    prefect.end("PENDING")  # one took it, and died with it
-    dispatcher.run_once()
-    clock.now += 31 * 60
-    dispatcher.run_once()
-    assert status(ledger) == ("requested", 2)
-
-
-def test_a_run_that_stands_still_is_ended_before_the_ledger_is_needed(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch, clock: Clock
-):
-    dispatcher.run_once()
-    take(ledger, "drift-7", "run-1")
-    prefect.end("RUNNING")
-    dispatcher.run_once()
-    clock.now += 31 * 60
-
-    def locked() -> None:
-        raise StoreError("database is locked: by the run that stands still")
-
-    monkeypatch.setattr(ledger, "transaction", locked)
-    with pytest.raises(StoreError):
-        dispatcher.run_once()
-    assert prefect.cancelled == ["run-1"]
-
-
-def test_a_slow_second_dispatcher_does_not_mark_a_later_attempt(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, monkeypatch: pytest.MonkeyPatch
-):
-    submit = PrefectApi.submit
-
-    def slow(self: PrefectApi, *args: Any) -> str:
-        run = submit(self, *args)
-        ledger.advance("drift-7", expect=("requested",), status="requested", next_attempt=True)
-        return run
-
-    monkeypatch.setattr(PrefectApi, "submit", slow)
-    dispatcher.run_once()
-    assert status(ledger) == ("requested", 2)
-
-
 def test_a_hundred_decisions_in_an_outage_are_one_retraining(
     dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect
 ):
@@ -398,64 +234,3 @@ def test_a_hundred_decisions_in_an_outage_are_one_retraining(
     for _ in range(5):
         dispatcher.run_once()
     assert list(prefect.runs) == ["drift-7/1"]
-
-
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", b"HTTP/1.1 500"])
-def test_a_server_killed_in_the_middle_of_an_answer_is_a_prefect_error(answer: bytes):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def die() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=die)
-        thread.start()
-        with pytest.raises(PrefectError, match=r"Prefect at http://127\.0\.0\.1"):
-            PrefectApi(f"http://127.0.0.1:{server.getsockname()[1]}/api").state("run-1")
-        thread.join()
-
-
-def test_a_dispatcher_outlives_an_answer_that_nobody_expects(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect
-):
-    looks = iter(range(2))
-
-    class Stop(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            look = next(looks, None)
-            prefect.deployments["retrain/toy-binary"] = {"id": "d1", "parameters": {} if look else None}
-            return look is None
-
-    dispatcher.run(Stop())
-    assert status(ledger) == ("submitted", 1)
-
-
-def test_without_the_deployment_the_request_waits_and_it_is_said_once_how_to_deploy(
-    dispatcher: Dispatcher, ledger: Ledger, prefect: FakePrefect, caplog: pytest.LogCaptureFixture
-):
-    prefect.deployments.clear()
-    looks = iter(range(5))
-
-    class Stop(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            pauses.append(timeout)
-            return next(looks, None) is None
-
-    pauses: list[float | None] = []
-    with caplog.at_level(logging.WARNING, "headrace.dispatch"):
-        dispatcher.run(Stop(), poll_s=1.0)
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("requests wait: ")
-    assert "no deployment retrain/toy-binary" in said
-    assert "make deploy PROJECT=" in said
-    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
-    assert status(ledger) == ("requested", 1)
-
-
-def test_an_unreachable_prefect_is_a_prefect_error():
-    api = PrefectApi("http://127.0.0.1:9/api", timeout_s=1.0)
-    assert not api.is_healthy()
-    with pytest.raises(PrefectError, match="cannot be reached"):
-        api.state("run-1")

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 from fake_prefect import FakePrefect
-from flows_lab import write_project
 
 from cli import retrain as retrain_command
-from core.audit import DISPATCH_PROBLEM, Ledger, RetrainRequest
+from core.audit import DISPATCH_PROBLEM, Ledger
 from core.errors import AlreadyRunningError, PrefectError
 from core.project import Project
 from flows import local, service
@@ -60,18 +59,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     for process in made.processes:
         process.kill()
         process.wait()
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return write_project(tmp_path, "binary")
-
-
-@pytest.fixture
-def ledger(project: Project) -> Ledger:
-    made = Ledger(project.ledger)
-    made.request_retrain(RetrainRequest("drift-7", "drift", 10, 20))
-    return made
 
 
 def await_that(done: Callable[[], bool]) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from fake_prefect import FakePrefect
-from flows_lab import write_project
 
-from core.audit import Ledger, RetrainRequest
+from core.audit import Ledger
 from core.errors import HeadraceError, PrefectError, RegistryError, StoreError
 from core.project import Project
 from core.status import read_status
@@ -29,18 +27,6 @@ class Wall:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return write_project(tmp_path, "binary")
-
-
-@pytest.fixture
-def ledger(project: Project) -> Ledger:
-    made = Ledger(project.ledger)
-    made.request_retrain(RetrainRequest("drift-7", "drift", 10, 20))
-    return made
 
 
 def shown(project: Project) -> tuple[dict[str, str], str]:

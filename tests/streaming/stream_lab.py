@@ -50,6 +50,11 @@ def make_machine(project: Project) -> Machine:
     return Machine(project.settings, load_features(project), State.fresh(project.settings, build_experts(project)))
 
 
+def outputs_of(machine: Machine, records: Iterable[RawRecord], kind: type) -> list[Any]:
+    """Step through records; return what follows of one kind."""
+    return [output for output in machine.process(list(records)) if isinstance(output, kind)]
+
+
 def event(offset: int, event_id: str, time: int, *, stamp: int | None = None, **fields: Any) -> RawRecord:
     value = {"id": event_id, "at": time, "x": 0.5, "z": -1.0, "c": "a", **fields}
     return raw(EVENTS, offset, time if stamp is None else stamp, value)

@@ -1,10 +1,8 @@
+"""What a partition's machine does with an event, a label and the time: the order of it, and the books."""
+
 from __future__ import annotations
 
 import math
-import os
-import pickle
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from stream_lab import (
     LABELS,
     MINUTE,
     START,
-    TASKS,
     FakeChampion,
     as_raw,
     digest,
@@ -25,14 +22,13 @@ from stream_lab import (
     label,
     make_machine,
     make_project,
-    outcome_of,
+    outputs_of,
     raw,
 )
 
 from core.metrics import loss
-from streaming.experts import build_experts
 from streaming.join import Predicted
-from streaming.machine import Correction, DeadLetter, Example, Machine
+from streaming.machine import Correction, DeadLetter, Example
 from streaming.serving import SERVED
 
 HOUR = 60 * MINUTE
@@ -55,10 +51,6 @@ class Log:
     def learn(self, features, outcome):
         Log.calls.append(('learn', features['x']))
 """
-
-
-def outputs_of(machine: Machine, records, kind):
-    return [output for output in machine.process(records) if isinstance(output, kind)]
 
 
 # predict, score, learn
@@ -148,248 +140,6 @@ def test_categories_beyond_the_bound_are_one(tmp_path):
     machine = make_machine(make_project(tmp_path))
     made = outputs_of(machine, [event(n, f"e{n}", START, c=f"c{n}") for n in range(8)], Predicted)
     assert [p.features["c"] for p in made] == ["c0", "c1", "c2", "c3"] + ["<other>"] * 4
-
-
-# deterministic
-
-PIECES = st.lists(st.integers(1, 40), min_size=1, max_size=20)
-
-
-def run_in_pieces(machine: Machine, records, sizes):
-    outputs, at, turn = [], 0, 0
-    while at < len(records):
-        size = sizes[turn % len(sizes)]
-        outputs += machine.process(records[at : at + size])
-        at, turn = at + size, turn + 1
-    return outputs
-
-
-def flaky(row):
-    """A champion that fails, or answers nonsense, on some rows."""
-    if row["x"] > 0.9:
-        raise ArithmeticError
-    return math.nan if row["x"] < -0.9 else 0.5 + 0.4 * row["x"]
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_the_same_records_give_the_same_bits_in_any_batches(tmp_path, task):
-    project = make_project(tmp_path, task, online=["linear", "prior", "no_change"])
-    records = as_raw(easy_stream(task, 120))
-    answer = (lambda row: {"low": 0.2, "mid": 0.5, "high": flaky(row)}) if task == "multiclass" else flaky
-
-    def run(sizes):
-        machine = make_machine(project)
-        machine.swap(FakeChampion(answer=answer))
-        outputs = run_in_pieces(machine, records, sizes)
-        return digest(machine.state), digest(outputs), machine.champion_failures
-
-    expected = run([1])
-    assert expected[2] > 0
-
-    @settings(max_examples=8, deadline=None)
-    @given(PIECES)
-    def check(sizes):
-        assert run(sizes) == expected
-
-    check()
-
-
-@pytest.mark.parametrize("expert", ["tree", "forest"])
-def test_trees_are_deterministic_too(tmp_path, expert):
-    project = make_project(tmp_path, online=[expert])
-    records = as_raw(easy_stream("binary", 150))
-    machines = [make_machine(project) for _ in range(2)]
-    runs = [run_in_pieces(machine, records, [size]) for machine, size in zip(machines, (1, 64), strict=True)]
-    assert digest(runs[0]) == digest(runs[1])
-    assert digest(machines[0].state) == digest(machines[1].state)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_state_that_was_kept_goes_on_as_if_nothing_had_happened(tmp_path, task):
-    project = make_project(tmp_path, task, online=["linear", "tree", "prior", "no_change"])
-    records = as_raw(easy_stream(task, 200))
-    whole, first = make_machine(project), make_machine(project)
-    expected = whole.process(records)[len(first.process(records[:170])) :]
-    kept = pickle.loads(pickle.dumps(first.state))
-    for expert, fresh in zip(kept.experts, build_experts(project), strict=True):
-        expert.attach(fresh)
-    second = Machine(project.settings, first._features, kept)
-    assert digest(second.process(records[170:])) == digest(expected)
-    assert digest(second.state) == digest(whole.state)
-
-
-IN_A_PROCESS = """
-import sys, tempfile, pickle, pathlib
-sys.path[:0] = sys.argv[1:3]
-from stream_lab import *
-from streaming.machine import Machine, Predicted
-online = ["linear", "tree", "forest", "prior", "no_change"]
-project = make_project(pathlib.Path(sys.argv[3]), "multiclass", online=online)
-records, machine = as_raw(easy_stream("multiclass", 150)), make_machine(project)
-outputs = machine.process(records[:170])
-kept = pickle.loads(pickle.dumps(machine.state))
-outputs += Machine(project.settings, machine._features, kept).process(records[170:])
-print(digest([(o.predictions, o.served) for o in outputs if isinstance(o, Predicted)]))
-"""
-
-
-def test_the_same_bits_in_every_process_whatever_its_hash_seed(tmp_path):
-    here = Path(__file__)
-    command = [sys.executable, "-c", IN_A_PROCESS, str(here.parent), str(here.parents[2])]
-    processes = [
-        subprocess.Popen(
-            [*command, str(tmp_path / seed)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-        )
-        for seed in ("1", "12", "77")
-    ]
-    assert len({process.communicate(timeout=100)[0] for process in processes}) == 1
-    assert [process.returncode for process in processes] == [0, 0, 0]
-
-
-def test_the_digest_sees_a_single_bit(tmp_path):
-    machine = make_machine(make_project(tmp_path))
-    machine.process(as_raw(easy_stream("binary", 30)))
-    before = digest(machine.state)
-    assert digest(pickle.loads(pickle.dumps(machine.state))) == before
-    weights = machine.state.blend._weights
-    weights[0, 0] = math.nextafter(weights[0, 0], 2)
-    assert digest(machine.state) != before
-
-
-# the champion
-
-
-def test_a_swap_between_two_records_loses_and_repeats_nothing(tmp_path):
-    machine = make_machine(make_project(tmp_path))
-    records = [event(n, f"e{n}", START + n) for n in range(10)]
-    outputs = machine.process(records[:4])
-    machine.swap(FakeChampion(7, lambda row: 0.9))
-    outputs += machine.process(records[4:8])
-    machine.swap(None)
-    outputs += machine.process(records[8:])
-    assert [o.id for o in outputs] == [f"e{n}" for n in range(10)]
-    assert [o.champion_version for o in outputs] == [None] * 4 + [7] * 4 + [None] * 2
-    assert [o.predictions.get("champion") for o in outputs] == [None] * 4 + [0.9] * 4 + [None] * 2
-
-
-@pytest.mark.parametrize(
-    ("task", "nonsense"),
-    [
-        ("binary", [math.nan, math.inf, -0.5, 7.3, 1e300, None, "0.5", True, {"a": 1.0}]),
-        ("multiclass", [{}, {"a": math.nan}, {"a": 2.0}, {"a": "x"}, {1: 0.5}, 0.5, None]),
-        ("regression", [math.nan, -math.inf, 1e300, 1e13, None, "1", {"a": 1.0}]),
-    ],
-)
-def test_a_champion_that_answers_nonsense_is_silenced(tmp_path, task, nonsense):
-    machine = make_machine(make_project(tmp_path, task, online=["prior"]))
-    machine.process([event(0, "warm", START), label(0, "warm", START, outcome_of(task, 0.1, 0.0))])
-    answers = iter(nonsense)
-    machine.swap(FakeChampion(1, lambda row: next(answers)))
-    made = outputs_of(machine, [event(n + 1, f"e{n}", START) for n in range(len(nonsense))], Predicted)
-    assert all(p.predictions.keys() == {"prior"} and p.champion_version is None for p in made)
-    assert machine.champion_failures == len(nonsense)
-
-
-def test_a_champion_of_a_regression_is_held_near_the_labels_seen(tmp_path):
-    machine = make_machine(make_project(tmp_path, "regression"))
-    machine.process(as_raw(easy_stream("regression", 60)))
-    machine.swap(FakeChampion(1, lambda row: 1e9))
-    (made,) = outputs_of(machine, [event(999, "e", START + 90 * MINUTE)], Predicted)
-    assert "champion" not in made.predictions
-    assert 0 < made.served < 20
-
-
-@pytest.mark.parametrize("wrong", [[], [0.5] * 3])
-def test_a_champion_that_raises_or_returns_too_few_rows_stops_nothing(tmp_path, wrong):
-    class Broken(FakeChampion):
-        def predict(self, rows):
-            if wrong:
-                return wrong
-            raise MemoryError
-
-    machine = make_machine(make_project(tmp_path))
-    machine.swap(Broken())
-    made = outputs_of(machine, [event(n, f"e{n}", START) for n in range(5)], Predicted)
-    assert [p.predictions.keys() for p in made] == [{"prior"}] * 5
-    assert machine.champion_failures == 5
-
-
-# experts that go wrong
-
-BROKEN = """
-import math
-class Broken:
-    answers = []
-    def predict(self, features):
-        answer = Broken.answers[int(features['x']) % len(Broken.answers)]
-        if isinstance(answer, type):
-            raise answer('broken')
-        return answer
-    def learn(self, features, outcome):
-        pass
-
-class CannotLearn:
-    made = 0
-    def __init__(self):
-        CannotLearn.made += 1
-    def predict(self, features):
-        return 0.5
-    def learn(self, features, outcome):
-        raise KeyError('missing')
-"""
-
-
-@pytest.mark.parametrize(
-    "answer", [math.inf, -math.inf, math.nan, 1e300, "x", [], ValueError, KeyError, TypeError, OverflowError]
-)
-@pytest.mark.parametrize("task", ["binary", "regression"])
-def test_an_expert_that_goes_wrong_never_reaches_what_is_served(tmp_path, task, answer):
-    online = [{"name": "broken", "factory": "code.py:Broken"}, "prior"]
-    project = make_project(tmp_path / task, task, code=BROKEN, online=online)
-    project.load_function("code.py:Broken").answers[:] = [answer]
-    machine = make_machine(project)
-    records = []
-    for number in range(25):
-        outcome = outcome_of(task, 0.1 * (number % 3), 0.0)
-        records += [event(number, f"e{number}", START, x=number), label(number, f"e{number}", START, outcome)]
-    made = outputs_of(machine, records, Predicted)
-    assert len(made) == 25
-    assert all("broken" not in p.predictions for p in made)
-    assert all(
-        p.served == p.predictions.get("prior") or p.served == pytest.approx(p.predictions["prior"], abs=0.1)
-        for p in made
-        if p.predictions
-    )
-    assert machine.state.experts[0].silenced == 25
-    assert machine.state.experts[0].resets == 2
-
-
-def test_an_expert_that_cannot_learn_is_reset(tmp_path):
-    online = [{"name": "broken", "factory": "code.py:CannotLearn"}]
-    project = make_project(tmp_path, code=BROKEN, online=online)
-    machine = make_machine(project)
-    machine.process([event(0, "a", START), label(0, "a", START, 1)])
-    assert machine.state.experts[0].resets == 1
-    assert machine.state.books.labels.joined == 1
-
-
-def test_a_linear_regression_that_blows_up_is_reset(tmp_path):
-    online = [
-        {"name": "wild", "factory": "river.linear_model.LinearRegression", "params": {"intercept_lr": 0.9}},
-        "prior",
-    ]
-    fields = {"x": "number"}
-    machine = make_machine(make_project(tmp_path, "regression", online=online, fields=fields))
-    records = []
-    for number in range(200):
-        x = 1000.0 * math.sin(number)
-        records += [event(number, f"e{number}", START, x=x), label(number, f"e{number}", START, 5.0 + math.sin(number))]
-    made = outputs_of(machine, records, Predicted)
-    assert machine.state.experts[0].resets > 0
-    assert all(0 <= p.served <= 12 for p in made if p.served is not None)
 
 
 # labels

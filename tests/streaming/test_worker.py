@@ -295,3 +295,21 @@ def test_a_partition_to_which_nothing_comes_any_more_does_not_hold_up_the_window
 
     run(project, broker, lockstep=False, until=until)
     assert progress[-1].first_event == START
+
+
+def test_a_journal_that_may_not_be_trimmed_stops_nobody(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(worker_module, "_TRIM_ENTRIES", 1)
+    monkeypatch.setattr(partition_module, "_SNAPSHOT_SHARE", 0)
+    refused = []
+
+    def refuse(*_):
+        refused.append(1)
+        raise BrokerError("not allowed to delete records")
+
+    project = make_project(tmp_path, state={"commit_every": "1ms", "recover_within": "1ms"})
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 200)))
+    broker.trim = refuse
+    worker = run(project, broker)
+    assert refused
+    assert worker.books.events.joined == 200
+    assert not [record for record in caplog.records if "opened anew" in record.message]
