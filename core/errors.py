@@ -16,6 +16,7 @@
     ├── RegistryError          exit code 7   MLflow is not reachable, or an alias cannot be loaded
     ├── PrefectError           exit code 8   Prefect is not reachable or refused
     ├── BooksError             exit code 9   the books do not balance
+    ├── AlertRefusedError                    the webhook will never take this alert
     ├── PortInUseError         exit code 10  another process listens there
     ├── AlreadyRunningError    exit code 11  the same service runs already on this state folder
     └── StuckError             exit code 12  a step did not end within ``state.deadline``
@@ -74,6 +75,10 @@ class StoreError(HeadraceError):
 
 class VersionGoneError(StoreError):
     """A version of a Delta table is not there, or not any more; the table is."""
+
+
+class AlertRefusedError(HeadraceError):
+    """The receiver of alerts will never take this one."""
 
 
 class CheckpointError(HeadraceError):

@@ -19,13 +19,13 @@ from collections.abc import Callable
 from typing import Any
 
 from core.audit import Ledger, LedgerRecord, WaitingAlert
-from core.errors import HeadraceError
+from core.errors import AlertRefusedError, HeadraceError
 from core.loop_settings import AlertSettings
 
 log = logging.getLogger(__name__)
 
 SendAlert = Callable[[LedgerRecord], None]
-"""Sends one alert; raises RefusedError if it cannot be sent at all, HeadraceError if it is to be tried again."""
+"""Sends one alert; raises AlertRefusedError if it cannot be sent at all, HeadraceError if it is to be tried again."""
 
 TIMEOUT_S = 5.0
 LONGEST_BACKOFF_S = 300.0
@@ -38,10 +38,6 @@ _NOT_LET_IN = {401, 403, 404, 407}
 """Mostly an address or a key that somebody has yet to mend."""
 
 _LONGEST_ADDRESS = 200
-
-
-class RefusedError(HeadraceError):
-    """The receiver will never take this alert."""
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
@@ -79,7 +75,7 @@ def post(url: str, alert: LedgerRecord, *, timeout_s: float = TIMEOUT_S) -> None
 
     Raises
     ------
-    RefusedError
+    AlertRefusedError
         If it refused this alert for good: trying again would hold back every later one.
     HeadraceError
         If it cannot be reached, is busy, broken, somewhere else, or does not let us in (yet).
@@ -104,7 +100,7 @@ def _refusal(said: str, code: int) -> HeadraceError:
     if code in _NOT_LET_IN:
         return HeadraceError(f"{said}; mend alerts.webhook, or the receiver")
     if 400 <= code < 500 and code not in _BUSY:
-        return RefusedError(f"{said}, a refusal for good")
+        return AlertRefusedError(f"{said}, a refusal for good")
     return HeadraceError(said)
 
 
@@ -162,7 +158,7 @@ class AlertOutbox:
         for entry in waiting:
             try:
                 self._send(entry.record)
-            except RefusedError as error:
+            except AlertRefusedError as error:
                 self._give_up(entry, str(error))
             except HeadraceError as error:
                 self._failed(entry, str(error))
