@@ -12,8 +12,17 @@ from typing import Any
 import click
 import yaml
 
-from cli.options import check_writable, json_option, log_to_stderr, project_argument, write_json
+from cli.options import (
+    check_writable,
+    inject_option,
+    injected_lines,
+    json_option,
+    log_to_stderr,
+    project_argument,
+    write_json,
+)
 from core.durations import format_time
+from core.errors import UsageError
 from core.project import load_project, settings_file
 
 _SAY_EVERY_S = 5.0
@@ -29,8 +38,9 @@ _SAY_EVERY_S = 5.0
     "NAME{section.setting=value,...}.",
 )
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Only the first days of the stream.")
+@inject_option
 @json_option
-def backtest(project: Path, policies: str, days: float | None, json_file: str | None) -> None:
+def backtest(project: Path, policies: str, days: float | None, specs: tuple[str, ...], json_file: str | None) -> None:
     """Replay the project's recorded stream under several retraining policies, and say which would have been best.
 
     The same parts as in production, in one process on a virtual clock: no broker, no Prefect, no MLflow. What does
@@ -44,14 +54,19 @@ def backtest(project: Path, policies: str, days: float | None, json_file: str | 
     from backtest.simulation import Simulation
     from backtest.tape import record
     from backtest.training import Trainer
+    from streaming.injection import inject, make_injectors
     from streaming.replay import read_source
 
     loaded = load_project(project)
     file = settings_file(project)
+    injectors = make_injectors(specs, loaded.settings)
     chosen = parse_policies(policies, yaml.safe_load(file.read_text(encoding="utf-8")), str(file))
     seconds: dict[str, float] = {}
     began = time.monotonic()
-    tape = record(loaded, read_source(loaded, days), _telling("the stream: {:,} records"))
+    items = read_source(loaded, days, change=partial(inject, injectors=injectors))
+    tape = record(loaded, items, _telling("the stream: {:,} records"))
+    if unused := [message for injector in injectors if (message := injector.nothing_changed())]:
+        raise UsageError(unused[0])
     seconds["stream"] = time.monotonic() - began
     trainer, outcomes = Trainer(loaded), []
     for policy in chosen:
@@ -60,6 +75,9 @@ def backtest(project: Path, policies: str, days: float | None, json_file: str | 
         outcomes.append(Simulation(tape, policy, trainer, partial(_tell_time, tell)).run())
         seconds[policy.name] = time.monotonic() - began
     found = result(tape, outcomes, loaded.settings, seconds)
+    if injectors:
+        found["injected"] = [injector.summary() for injector in injectors]
+        click.echo("\n".join(injected_lines(found["injected"])))
     _show(found)
     if json_file:
         write_json(found, json_file)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from cli.options import (
     DEMO_VARIABLE,
     bootstrap_option,
     check_writable,
+    inject_option,
     json_option,
     log_to_stderr,
     project_argument,
@@ -33,6 +34,7 @@ from core.errors import BooksError, HeadraceError, UsageError
 from core.processes import end, start_tied
 from core.project import Project, load_project
 from core.status import refuse_second
+from streaming.injection import Injector, make_injectors
 from streaming.replay import source_name
 
 _DEFAULT_DAYS = 130.0
@@ -48,7 +50,17 @@ _DEFAULT_DAYS = 130.0
 )  # fmt: skip
 @click.option("--speed", default="max", show_default=True, help="Event seconds per second, or max (in lockstep).")
 @click.option("--fresh", is_flag=True, help="Start over, even where an interrupted demo could go on.")
-def demo(project: Path, bootstrap: str | None, json_file: str | None, days: float, speed: str, *, fresh: bool) -> None:
+@inject_option
+def demo(
+    project: Path,
+    bootstrap: str | None,
+    json_file: str | None,
+    days: float,
+    speed: str,
+    specs: tuple[str, ...],
+    *,
+    fresh: bool,
+) -> None:
     """Run the whole loop on the project's recorded stream, and show what happens.
 
     Everything it starts ends with it. After Ctrl-C the next start goes on where it was. The exit status is 0
@@ -61,23 +73,27 @@ def demo(project: Path, bootstrap: str | None, json_file: str | None, days: floa
     check_writable(json_file)
     loaded = load_project(project, bootstrap=bootstrap)
     loaded.load_function(source_name(loaded))
+    injectors = make_injectors(specs, loaded.settings)
     for service in ("worker", "monitor"):
         refuse_second(loaded.status, service)
     began = time.monotonic()
-    goes_on = _prepare_state(loaded, {"days": days, "speed": speed}, fresh=fresh)
+    arguments = {"days": days, "speed": speed} | ({"inject": list(specs)} if specs else {})
+    goes_on = _prepare_state(loaded, arguments, fresh=fresh)
     click.echo(f"headrace demo: {loaded.settings.name}, the first {days:g} days; state and logs in {loaded.state}")
     if goes_on:
         click.echo("goes on with the demo that was interrupted (--fresh starts over)")
     stop = stop_on_signals()
-    finished = _run(loaded, days, pace, stop, began)
+    finished = _run(loaded, days, pace, stop, began, injectors)
     from cli.summary import imbalances, summary_lines, summary_of
 
     content = summary_of(loaded, time.monotonic() - began)
+    if injectors:
+        content["injected"] = [injector.summary() for injector in injectors]
     click.echo("\n".join(summary_lines(content)))
     if json_file:
         write_json(content, json_file)
     if finished:
-        _mark(loaded, {"days": days, "speed": speed, "finished": True})
+        _mark(loaded, {**arguments, "finished": True})
     else:
         click.echo("interrupted; the same command goes on from here", err=True)
     if problems := imbalances(content):
@@ -86,7 +102,14 @@ def demo(project: Path, bootstrap: str | None, json_file: str | None, days: floa
         sys.exit(130)
 
 
-def _run(project: Project, days: float, speed: float | None, stop: threading.Event, began: float) -> bool:
+def _run(
+    project: Project,
+    days: float,
+    speed: float | None,
+    stop: threading.Event,
+    began: float,
+    injectors: Sequence[Injector],
+) -> bool:
     """Run everything until the replay is through; return False if it was interrupted."""
     with contextlib.ExitStack() as running:
         connected = running.enter_context(_broker(project))
@@ -101,7 +124,7 @@ def _run(project: Project, days: float, speed: float | None, stop: threading.Eve
         narrator = running.enter_context(Narrator(connected, began))
         running.enter_context(_watched(children, stop, failure))
         _await_start(connected, children, stop)
-        published = run_replay(connected, days, speed, stop, lockstep=lockstep)
+        published = run_replay(connected, days, speed, stop, lockstep=lockstep, injectors=injectors)
         if stop.is_set() and not failure.is_set():
             click.echo("stopping; state is made durable first")
         if not failure.is_set() and not stop.is_set():

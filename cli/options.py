@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +38,27 @@ def json_option(command: _Command) -> _Command:
     return click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output.")(
         command
     )
+
+
+def inject_option(command: _Command) -> _Command:
+    """Add ``--inject``."""
+    return click.option(
+        "--inject",
+        "specs",
+        multiple=True,
+        metavar="SPEC",
+        help="Change the recorded stream, to see what follows: shift:FIELD:+2sd@2013-06-03/7d, flip@2013-06-03, ... "
+        "(docs/backtest.md); may be given several times.",
+    )(command)
+
+
+def injected_lines(injected: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each injection: what it was and what it changed; as of ``Injector.summary``."""
+    return [
+        f"injected {one['spec']}: {one['events']:,} events and {one['labels']:,} labels"
+        + "".join(f", {name} {value:.6g}" for name, value in one.items() if name not in ("spec", "events", "labels"))
+        for one in injected
+    ]
 
 
 def write_json(content: Any, file: str) -> None:

@@ -6,13 +6,22 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import bootstrap_option, keep_from_demo, log_to_stderr, project_argument, stop_on_signals
+from cli.options import (
+    bootstrap_option,
+    inject_option,
+    injected_lines,
+    keep_from_demo,
+    log_to_stderr,
+    project_argument,
+    stop_on_signals,
+)
 from core.errors import BrokerError, UsageError
 from core.features import load_features
 from core.project import Project, load_project
@@ -21,6 +30,7 @@ from core.status import read_status, refuse_second
 if TYPE_CHECKING:
     from core.registry import Registry
     from streaming.champion import ChampionWatcher
+    from streaming.injection import Injector
     from streaming.kafka_client import KafkaBroker
     from streaming.replay import Pace, Published
     from streaming.worker import Worker
@@ -179,27 +189,42 @@ def monitor(project: Path, poll: float) -> None:
 @click.option("--days", type=float, help="The first so many days; all if left out.")
 @click.option("--speed", default="max", show_default=True, help="Event seconds per second, or max.")
 @click.option("--lockstep", is_flag=True, help="Hold at each window until the loop has closed (with --speed max).")
-def replay(project: Path, bootstrap: str | None, days: float | None, speed: str, lockstep: bool) -> None:
+@inject_option
+def replay(
+    project: Path, bootstrap: str | None, days: float | None, speed: str, lockstep: bool, specs: tuple[str, ...]
+) -> None:
     """Publish the project's recorded stream in the order of its own times.
 
     It needs a worker that runs, or a broker of yours; lockstep needs a worker with --lockstep and a monitor.
     """
     log_to_stderr()
+    from streaming.injection import make_injectors
+
     loaded = load_project(project, bootstrap=bootstrap)
-    published = run_replay(on_running_broker(loaded), days, parse_speed(speed), stop_on_signals(), lockstep=lockstep)
+    injectors, stop = make_injectors(specs, loaded.settings), stop_on_signals()
+    published = run_replay(
+        on_running_broker(loaded), days, parse_speed(speed), stop, lockstep=lockstep, injectors=injectors
+    )
     click.echo(f"published {published.events:,} events and {published.labels:,} labels", err=True)
 
 
 def run_replay(
-    project: Project, days: float | None, speed: float | None, stop: threading.Event, *, lockstep: bool
+    project: Project,
+    days: float | None,
+    speed: float | None,
+    stop: threading.Event,
+    *,
+    lockstep: bool,
+    injectors: Sequence[Injector],
 ) -> Published:
-    """Publish the recorded stream; from where the worker's state ends, if it has one.
+    """Publish the recorded stream; from where the worker's state ends, if it has one; say what was injected.
 
     Raises
     ------
     UsageError
         If lockstep is asked for and no worker in lockstep runs here.
     """
+    from streaming.injection import inject
     from streaming.replay import publish, read_source
     from streaming.topics import ensure_topics
 
@@ -207,11 +232,22 @@ def run_replay(
     _, partitions = ensure_topics(broker, project.settings)
     producer = broker.producer()
     try:
-        items = read_source(project, days, resume_after=_resume_after(project))
+        items = read_source(project, days, _resume_after(project), partial(inject, injectors=injectors))
         pace = _pace(project, speed, stop, lockstep=lockstep)
-        return publish(items, project.settings, producer, partitions, pace, stop)
+        published = publish(items, project.settings, producer, partitions, pace, stop)
     finally:
         producer.close()
+    _say_injected(injectors, interrupted=stop.is_set())
+    return published
+
+
+def _say_injected(injectors: Sequence[Injector], *, interrupted: bool) -> None:
+    for injector in injectors:
+        message = None if interrupted else injector.nothing_changed()
+        if message:
+            _log.warning("%s", message)
+        else:
+            click.echo(injected_lines([injector.summary()])[0], err=True)
 
 
 def parse_speed(text: str) -> float | None:

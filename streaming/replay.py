@@ -90,7 +90,12 @@ def source_name(project: Project) -> str:
     return replay.source or str(replay.file)
 
 
-def read_source(project: Project, days: float | None, resume_after: int | None = None) -> Iterator[Item]:
+def read_source(
+    project: Project,
+    days: float | None,
+    resume_after: int | None = None,
+    change: Callable[[Iterable[Item]], Iterable[Item]] = lambda items: items,
+) -> Iterator[Item]:
     """Yield the project's recorded stream, its first `days` days, in time order.
 
     Parameters
@@ -99,12 +104,20 @@ def read_source(project: Project, days: float | None, resume_after: int | None =
         All if left out.
     resume_after : int, optional
         Leave out what lies before this time, ms.
+    change : callable, optional
+        Returns the stream with something injected (:func:`streaming.injection.inject`); it is given all of those days.
 
     Raises
     ------
     SourceError
         If no source is named, or it yields something else than promised.
     """
+    for item in change(_first_days(project, days)):
+        if resume_after is None or item[0] >= resume_after:
+            yield item
+
+
+def _first_days(project: Project, days: float | None) -> Iterator[Item]:
     reference = source_name(project)
     end: float | None = None
     last = -1
@@ -116,8 +129,7 @@ def read_source(project: Project, days: float | None, resume_after: int | None =
         end = (item_time + days * DAY if days is not None else float("inf")) if end is None else end
         if item_time >= end:
             return
-        if resume_after is None or item_time >= resume_after:
-            yield item
+        yield item
 
 
 def publish(
