@@ -72,7 +72,9 @@ def demo(
         raise UsageError(f"--days {days}: give a number of days, such as 90")
     check_writable(json_file)
     loaded = load_project(project, bootstrap=bootstrap)
-    loaded.load_function(source_name(loaded))
+    named = source_name(loaded)
+    if loaded.settings.replay and loaded.settings.replay.source:
+        loaded.load_function(named)
     injectors = make_injectors(specs, loaded.settings)
     for service in ("worker", "monitor"):
         refuse_second(loaded.status, service)

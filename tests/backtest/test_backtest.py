@@ -9,6 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from core.errors import UsageError
 from headrace import cli
 
 ROWS, TURNS_AT = 5_000, 2_500
@@ -40,10 +41,16 @@ def write(folder, task="binary", **changes):
     return folder
 
 
-def run(folder, policies):
-    ran = CliRunner().invoke(cli, ["backtest", str(folder), "--policies", policies, "--json", str(folder / "out.json")])
+def run(folder, policies, *specs):
+    ran = invoke(folder, policies, *specs)
     assert ran.exit_code == 0, ran.output
     return json.loads((folder / "out.json").read_text()), ran.output
+
+
+def invoke(folder, policies, *specs):
+    injected = [argument for spec in specs for argument in ("--inject", spec)]
+    arguments = ["backtest", str(folder), "--policies", policies, *injected, "--json", str(folder / "out.json")]
+    return CliRunner().invoke(cli, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +99,46 @@ def test_other_tasks(tmp_path, task):
     policies = result["policies"]
     assert policies["drift"][metric]["served"] < policies["never"][metric]["served"]
     assert result["rows"]["common"] > 2_000
+
+
+def test_what_is_injected_is_said_and_hurts_from_when_it_starts(found, tmp_path):
+    specs = ["unit:z:100x@4000rows/500rows", "flip@4000rows/500rows"]
+    result, output = run(write(tmp_path), "never", *specs)
+    assert result["injected"] == [
+        {"spec": specs[0], "events": 500, "labels": 0},
+        {"spec": specs[1], "events": 0, "labels": 500},
+    ]
+    assert f"injected {specs[0]}: 500 events" in output
+    assert "injected" not in found[0]
+    was, now = (one["policies"]["never"]["monthly"] for one in (found[0], result))
+    loss = {period: (was[period]["log_loss"]["served"], now[period]["log_loss"]["served"]) for period in now}
+    assert list(loss)[-2:] == ["rows from 4,000", "rows from 4,500"]
+    *earlier, (before, after), _ = loss.values()
+    assert all(was == now for was, now in earlier)
+    assert after > before + 0.5
+
+
+def test_with_an_injection_two_runs_give_the_same(tmp_path):
+    folder, specs = write(tmp_path), ("gradual:x:+1.5sd@2500rows/1000rows", "outage@4800rows/50rows")
+    first, second = (without_seconds(run(folder, "never", *specs)[0]) for _ in range(2))
+    assert first == second
+    assert first["injected"][0]["amount"] == pytest.approx(1.5, rel=0.1)
+    assert first["injected"][1] == {"spec": specs[1], "events": 50, "labels": 50}
+    assert first["rows"]["events"] == ROWS - 50
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("flip@9000rows", "changed nothing; the stream has events from row 0 to row 4999"),
+        ("flip@2013-06-03", "is no row"),
+        ("shift:x:+1sd@0rows", "0 values came before it"),
+    ],
+)
+def test_what_cannot_be_injected_is_an_error(tmp_path, spec, said):
+    ran = invoke(write(tmp_path), "never", spec)
+    assert isinstance(ran.exception, UsageError)
+    assert f"--inject {spec}: " in str(ran.exception) and said in str(ran.exception)
 
 
 def without_seconds(value):
