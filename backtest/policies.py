@@ -112,4 +112,4 @@ def _changed(content: Mapping[str, Any], changes: Mapping[str, Any], where: str)
             place[section] = dict(inner) if isinstance(inner, Mapping) else {}
             place = place[section]
         place[name] = value
-    return parse_settings(yaml.safe_dump(made, allow_unicode=True), where)
+    return parse_settings(yaml.safe_dump(made, allow_unicode=True, sort_keys=False), where)

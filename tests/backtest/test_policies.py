@@ -62,3 +62,9 @@ def test_what_is_no_policy_is_said(text, said):
 def test_a_change_that_does_not_fit_the_project_file_is_said():
     with pytest.raises(SettingsError, match=r"eager.*unknown setting; did you mean 'persistence'"):
         parsed("eager{drift.persistance=1}")
+
+
+def test_fields_stay_in_the_order_of_the_project_file_as_fits_depend_on_it():
+    content = {**CONTENT, "fields": {"z": "number", "x": "number"}}
+    (policy,) = parse_policies("drift", content, "headrace.yaml")
+    assert list(policy.settings.fields) == ["z", "x"]
