@@ -15,7 +15,7 @@ import yaml
 from cli.options import (
     check_writable,
     inject_option,
-    injected_lines,
+    injected_line,
     json_option,
     log_to_stderr,
     project_argument,
@@ -77,7 +77,7 @@ def backtest(project: Path, policies: str, days: float | None, specs: tuple[str,
     found = result(tape, outcomes, loaded.settings, seconds)
     if injectors:
         found["injected"] = [injector.summary() for injector in injectors]
-        click.echo("\n".join(injected_lines(found["injected"])))
+        click.echo("\n".join(map(injected_line, found["injected"])))
     _show(found)
     if json_file:
         write_json(found, json_file)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,13 +52,10 @@ def inject_option(command: _Command) -> _Command:
     )(command)
 
 
-def injected_lines(injected: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each injection: what it was and what it changed; as of ``Injector.summary``."""
-    return [
-        f"injected {one['spec']}: {one['events']:,} events and {one['labels']:,} labels"
-        + "".join(f", {name} {value:.6g}" for name, value in one.items() if name not in ("spec", "events", "labels"))
-        for one in injected
-    ]
+def injected_line(injected: Mapping[str, Any]) -> str:
+    """Return what an injection was and what it changed (``Injector.summary``) as a line."""
+    learned = [f", {name} {value:.6g}" for name, value in injected.items() if isinstance(value, float)]
+    return "injected {spec}: {events:,} events and {labels:,} labels".format(**injected) + "".join(learned)
 
 
 def write_json(content: Any, file: str) -> None:

@@ -16,7 +16,7 @@ import click
 from cli.options import (
     bootstrap_option,
     inject_option,
-    injected_lines,
+    injected_line,
     keep_from_demo,
     log_to_stderr,
     project_argument,
@@ -247,7 +247,7 @@ def _say_injected(injectors: Sequence[Injector], *, interrupted: bool) -> None:
         if message:
             _log.warning("%s", message)
         else:
-            click.echo(injected_lines([injector.summary()])[0], err=True)
+            click.echo(injected_line(injector.summary()), err=True)
 
 
 def parse_speed(text: str) -> float | None:

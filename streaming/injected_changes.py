@@ -50,7 +50,7 @@ class Change(Protocol):
 
 
 class Fixed:
-    """What changes need that learn nothing."""
+    """The part of a change that learns nothing."""
 
     def learn(self, value: Any) -> None:
         """Learn nothing."""
