@@ -12,11 +12,12 @@ import numpy as np
 
 from backtest.simulation import Outcome
 from backtest.tape import Tape
-from core.durations import ROW, format_time
-from core.metrics import METRICS, score
+from core.durations import ROW, format_duration, format_time
+from core.metrics import METRICS, SMALLER_IS_BETTER, loss, score
 from core.predictions import Prediction, is_sane
 from core.recorded import FIRST_ROW, ROW_TIME
 from core.settings import Settings
+from core.spans import window_origin
 from core.tables import PREDICTIONS, milliseconds
 
 _PERIODS = 10
@@ -35,11 +36,14 @@ class Common:
         Their labels.
     periods : list of str
         The period of each: its month, or its tenth of a file without times.
+    windows : array of int
+        Where the window of each starts, ms.
     """
 
     rows: np.ndarray[Any, np.dtype[np.int64]]
     outcomes: list[Any]
     periods: list[str]
+    windows: np.ndarray[Any, np.dtype[np.int64]]
 
 
 def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> Common:
@@ -55,15 +59,29 @@ def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> 
         and all(outcome.served.champion[row] is not None for outcome in outcomes if outcome.policy.batch)
     ]
     times = milliseconds(tape.tables.whole(PREDICTIONS)["event_time"])[rows]
-    return Common(np.array(rows, dtype=np.int64), [labels[row] for row in rows], _periods(times, tape, settings))
+    span = settings.windows.span
+    origin = window_origin(tape.first_event, span)
+    return Common(
+        np.array(rows, dtype=np.int64),
+        [labels[row] for row in rows],
+        _periods(times, tape, settings),
+        (times - origin) // span * span + origin,
+    )
 
 
 def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return everything as JSON values; equal from run to run but for what is called seconds."""
     common = common_rows(tape, outcomes, settings)
+    metrics = METRICS[settings.task]
     return {
+        "project": settings.name,
+        "task": settings.task,
+        "metrics": {name: "smaller" if name in SMALLER_IS_BETTER else "larger" for name in metrics},
+        "time": "rows" if settings.time == ROW_TIME else "UTC",
+        "window": format_duration(settings.windows.span),
         "rows": {"events": len(tape.online), "labels": len(tape.outcomes), "common": len(common.rows)},
         "first_event": format_time(tape.first_event),
+        "last_event": format_time(int(milliseconds(tape.tables.whole(PREDICTIONS)["event_time"]).max())),
         "policies": {outcome.policy.name: _of_policy(tape, outcome, common, settings) for outcome in outcomes},
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
@@ -83,6 +101,7 @@ def _of_policy(tape: Tape, outcome: Outcome, common: Common, settings: Settings)
         **whole,
         "mean_monthly": _means(monthly),
         "monthly": monthly,
+        "over_time": _over_time(columns, common),
         "retrains": len(done),
         "promoted": sum(one.attempt.champion is not None for one in done),
         "train_seconds": round(sum(one.attempt.seconds for one in done), 2),
@@ -101,7 +120,13 @@ def _of_policy(tape: Tape, outcome: Outcome, common: Common, settings: Settings)
             for one in done
         ],
         "alerted": [
-            {"window": alert.stage.name, "due": format_time(alert.stage.due), "reasons": list(alert.reasons)}
+            {
+                "window": alert.stage.name,
+                "from": format_time(alert.stage.start),
+                "stage": alert.stage.stage,
+                "due": format_time(alert.stage.due),
+                "reasons": list(alert.reasons),
+            }
             for alert in outcome.alerts
         ],
     }
@@ -110,6 +135,16 @@ def _of_policy(tape: Tape, outcome: Outcome, common: Common, settings: Settings)
 def _metrics(columns: Mapping[str, Sequence[Prediction]], outcomes: Sequence[Any], settings: Settings) -> Metrics:
     scores = {name: score(settings.task, values, outcomes) for name, values in columns.items()}
     return {metric: {name: found[metric] for name, found in scores.items()} for metric in METRICS[settings.task]}
+
+
+def _over_time(columns: Mapping[str, Sequence[Prediction]], common: Common) -> dict[str, Any]:
+    """Return each window that holds common rows: where it starts, how many, and the mean loss of each prediction."""
+    starts, places, counts = np.unique(common.windows, return_inverse=True, return_counts=True)
+    means = {}
+    for name, values in columns.items():
+        losses = [loss(value, outcome) for value, outcome in zip(values, common.outcomes, strict=True)]
+        means[name] = (np.bincount(places, losses, len(starts)) / counts).tolist()
+    return {"from": [format_time(start) for start in starts.tolist()], "rows": counts.tolist(), "loss": means}
 
 
 def _part(

@@ -19,6 +19,7 @@ from cli.options import (
     json_option,
     log_to_stderr,
     project_argument,
+    write_file,
     write_json,
 )
 from core.durations import format_time
@@ -40,7 +41,15 @@ _SAY_EVERY_S = 5.0
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Only the first days of the stream.")
 @inject_option
 @json_option
-def backtest(project: Path, policies: str, days: float | None, specs: tuple[str, ...], json_file: str | None) -> None:
+@click.option("--html", "html_file", metavar="FILE", help="Write the result as one HTML page to read in a browser.")
+def backtest(
+    project: Path,
+    policies: str,
+    days: float | None,
+    specs: tuple[str, ...],
+    json_file: str | None,
+    html_file: str | None,
+) -> None:
     """Replay the project's recorded stream under several retraining policies, and say which would have been best.
 
     The same parts as in production, in one process on a virtual clock: no broker, no Prefect, no MLflow. What does
@@ -48,7 +57,9 @@ def backtest(project: Path, policies: str, days: float | None, specs: tuple[str,
     """
     log_to_stderr()
     check_writable(json_file)
+    check_writable(html_file, "--html")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a fit slower where cores are few
+    from backtest.page.document import page
     from backtest.policies import parse_policies
     from backtest.results import result
     from backtest.simulation import Simulation
@@ -81,6 +92,8 @@ def backtest(project: Path, policies: str, days: float | None, specs: tuple[str,
     _show(found)
     if json_file:
         write_json(found, json_file)
+    if html_file:
+        write_file(page(found), html_file, "--html")
 
 
 def _telling(text: str) -> Callable[[Any], None]:

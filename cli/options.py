@@ -64,14 +64,25 @@ def write_json(content: Any, file: str) -> None:
     if file == "-":
         click.echo(text)
     else:
-        try:
-            Path(file).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--json {file}: cannot be written: {error.strerror}") from error
+        write_file(text + "\n", file, "--json")
 
 
-def check_writable(file: str | None) -> None:
-    """Refuse a ``--json`` that could not be written, before anything else is done.
+def write_file(text: str, file: str, option: str) -> None:
+    """Write what an option asked for.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be written.
+    """
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{option} {file}: cannot be written: {error.strerror}") from error
+
+
+def check_writable(file: str | None, option: str = "--json") -> None:
+    """Refuse a file that could not be written, before anything else is done.
 
     Raises
     ------
@@ -81,8 +92,9 @@ def check_writable(file: str | None) -> None:
     if file in (None, "-"):
         return
     path = Path(str(file))
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"--json {file}: cannot be written; name a file in a folder that exists, or - to print it")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        instead = ", or - to print it" if option == "--json" else ""
+        raise UsageError(f"{option} {file}: cannot be written; name a file in a folder that exists{instead}")
 
 
 def keep_from_demo(state: Path) -> None:

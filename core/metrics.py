@@ -19,6 +19,9 @@ METRICS: dict[Task, tuple[str, ...]] = {
 }
 """The metrics of each task; the first is the one that gates compare, and smaller is better."""
 
+SMALLER_IS_BETTER = frozenset({"log_loss", "mae", "rmse"})
+"""The metrics of which the smallest value is the best; of the others it is the largest."""
+
 
 def loss(prediction: Prediction, outcome: Outcome) -> float:
     """Return the loss of one prediction: log loss (nats, clipped at 1e-6), or absolute error.
