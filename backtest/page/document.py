@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backtest.page.axes import TimeAxis
-from backtest.page.chart import chart, swatch
+from backtest.page.chart import charts
 from backtest.page.lanes import history, lanes
 from backtest.page.markup import Markup, element
+from backtest.page.plot import swatch
 from backtest.page.style import SCRIPT, STYLE
 from backtest.page.wording import cost, counted, loss_of, metric_name, number
 from core.durations import parse_iso
@@ -25,20 +26,22 @@ def page(result: Mapping[str, Any]) -> str:
     """
     axis = _time_axis(result)
     policies = result["policies"]
+    ranked = _ranked(result)
     title = f"Backtest of {result['project']}"
     body = element(
         "main",
         element("h1", title),
         element("p", _stream(result, axis), class_="quiet"),
-        element("p", _finding(result), class_="lead"),
+        element("p", _finding(result, ranked), class_="lead"),
         element("h2", "Policies"),
         _policies(result),
         element("h2", "Quality over time"),
-        element("figure", chart(result, axis), lanes(policies, axis)),
+        element("figure", charts(result, axis, next(iter(ranked), None)), lanes(policies, axis)),
         element("h2", "Retrainings and alerts"),
         [history(place, name, policies[name], axis) for place, name in enumerate(policies)],
         element("h2", "Experts by themselves"),
         _experts(result),
+        element("p", "Means over the same periods. The online experts do not depend on the policy.", class_="quiet"),
     )
     tip = element("div", "", id="tip", hidden="hidden")
     script = Markup(f"<script>{SCRIPT}</script>")
@@ -78,13 +81,18 @@ def _stream(result: Mapping[str, Any], axis: TimeAxis) -> str:
     )
 
 
-def _finding(result: Mapping[str, Any]) -> list[object]:
+def _ranked(result: Mapping[str, Any]) -> list[str]:
+    """Return the policies from the least loss to the most; of equal ones, the cheaper first."""
+    values = _served(result, loss_of(result))
+    return sorted(values, key=lambda name: (values[name], result["policies"][name]["rows_trained"]))
+
+
+def _finding(result: Mapping[str, Any], ranked: Sequence[str]) -> list[object]:
     """Say which policy served best, what it cost, and how far the next one is."""
-    metric, policies = loss_of(result), result["policies"]
-    values = _served(result, metric)
-    ranked = sorted(values, key=lambda name: (values[name], policies[name]["rows_trained"]))
     if not ranked:
         return ["No policy can be called the best: there is no row that all of them predicted."]
+    metric, policies = loss_of(result), result["policies"]
+    values = _served(result, metric)
     best, *others = ranked
 
     def figures(name: str, gap: str = "") -> str:

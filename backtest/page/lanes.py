@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backtest.page.axes import TimeAxis
-from backtest.page.chart import colour, swatch, time_grid
 from backtest.page.markup import Markup, element
+from backtest.page.plot import colour, swatch, time_grid
 from backtest.page.wording import alert, cost, counted, retraining, retraining_reasons
 from core.durations import parse_iso
 
@@ -82,8 +82,8 @@ def _alert_mark(one: Mapping[str, Any], axis: TimeAxis) -> Markup:
 
 
 def _mark(at: str, path: str, kind: str, said: Sequence[str], axis: TimeAxis) -> Markup:
-    title = element("title", "\n".join(said))
-    drawn = element("path", title, d=path, class_=kind)
+    near = element("rect", x=-5, y=8, width=10, height=12, class_="near") if kind == "alert" else ""
+    drawn = element("g", element("title", "\n".join(said)), near, element("path", d=path, class_=kind))
     return element("svg", drawn, x=f"{axis.percent(parse_iso(at))}%", y=10, overflow="visible", width=1, height=1)
 
 

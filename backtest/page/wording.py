@@ -8,14 +8,7 @@ from typing import Any
 from backtest.page.axes import TimeAxis
 from core.durations import parse_iso
 
-_NAMES = {
-    "log_loss": "log loss",
-    "roc_auc": "ROC AUC",
-    "kappa": "Cohen's kappa",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-}
-_UNITS = {"log_loss": "nats", "mae": "in the label's unit"}
+_NAMES = {"log_loss": "log loss", "roc_auc": "ROC AUC", "kappa": "Cohen's kappa", "mae": "MAE", "rmse": "RMSE"}
 
 
 def metric_name(metric: str) -> str:
@@ -29,10 +22,9 @@ def loss_of(result: Mapping[str, Any]) -> str:
     return next(iter(metrics))
 
 
-def loss_with_unit(result: Mapping[str, Any]) -> str:
-    """Return its name and unit."""
-    metric = loss_of(result)
-    return f"{metric_name(metric)} ({_UNITS[metric]})" if metric in _UNITS else metric_name(metric)
+def loss_name(result: Mapping[str, Any]) -> str:
+    """Return what that metric is the mean of, with its unit."""
+    return "absolute error (in the label's unit)" if loss_of(result) == "mae" else "log loss (nats)"
 
 
 def number(value: float | None) -> str:
