@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from core.durations import DAY, HOUR, MINUTE, ROW, SECOND, WEEK
 from core.recorded import FIRST_ROW
 
+_SMALL, _FLAT = 1e-3, 1e-9
 _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
 _STEPS = [
     *(SECOND * n for n in (1, 5, 15, 30)),
@@ -58,8 +59,10 @@ class ValueAxis:
         >>> [ValueAxis.over(0.42, 0.61).text(tick) for tick in ValueAxis.over(0.42, 0.61).ticks]
         ['0.40', '0.45', '0.50', '0.55', '0.60', '0.65']
         """
-        if high - low <= 1e-9 * abs(high):
-            low, high = low - (abs(low) or 1.0) / 10, high + (abs(high) or 1.0) / 10
+        largest = max(abs(low), abs(high), _SMALL)
+        if high - low <= _FLAT * largest:
+            room = largest / 10
+            low, high = low - room, high + room
         step = nice_step(high - low, count)
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         return cls([number * step for number in range(first, last + 1)], step)
@@ -70,9 +73,7 @@ class ValueAxis:
 
     def text(self, tick: float) -> str:
         """Write a labelled value with as many places as the step needs."""
-        if self.step >= 1e6 or self.step < 1e-6:
-            return f"{tick:.3g}"
-        places = next(places for places in range(9) if math.isclose(round(self.step, places), self.step))
+        places = next(places for places in range(16) if math.isclose(round(self.step, places), self.step))
         return f"{tick:,.{places}f}"
 
 

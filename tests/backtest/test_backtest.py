@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import random
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from backtest.page.wording import metric_name
+from core.durations import ROW, parse_iso
 from core.errors import UsageError
 from headrace import cli
 
@@ -49,8 +52,8 @@ def run(folder, policies, *specs):
 
 def invoke(folder, policies, *specs):
     injected = [argument for spec in specs for argument in ("--inject", spec)]
-    arguments = ["backtest", str(folder), "--policies", policies, *injected, "--json", str(folder / "out.json")]
-    return CliRunner().invoke(cli, arguments)
+    files = ["--json", str(folder / "out.json"), "--html", str(folder / "out.html")]
+    return CliRunner().invoke(cli, ["backtest", str(folder), "--policies", policies, *injected, *files])
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +89,25 @@ def test_the_table_names_every_policy_and_metric(found):
     assert "log_loss" in output and "roc_auc" in output
 
 
+def test_the_loss_over_time_is_that_of_the_whole(found):
+    result = found[0]
+    for policy in result["policies"].values():
+        over_time = policy["over_time"]
+        assert sum(over_time["rows"]) == result["rows"]["common"]
+        assert over_time["loss"].keys() == policy["log_loss"].keys()
+        for name, losses in over_time["loss"].items():
+            assert np.average(losses, weights=over_time["rows"]) == pytest.approx(policy["log_loss"][name])
+        starts = [parse_iso(start) for start in over_time["from"]]
+        assert set(np.diff(starts)) == {500 * ROW}
+
+
 def test_two_runs_give_the_same(tmp_path):
     folder = write(tmp_path)
-    first, second = (without_seconds(run(folder, "never,drift")[0]) for _ in range(2))
+    first, second = (
+        (without_seconds(run(folder, "never,drift")[0]), (folder / "out.html").read_text()) for _ in range(2)
+    )
     assert first == second
+    assert all(policy in first[1] for policy in first[0]["policies"])
 
 
 @pytest.mark.parametrize("task", ["multiclass", "regression"])
@@ -99,6 +117,7 @@ def test_other_tasks(tmp_path, task):
     policies = result["policies"]
     assert policies["drift"][metric]["served"] < policies["never"][metric]["served"]
     assert result["rows"]["common"] > 2_000
+    assert metric_name(metric) in (tmp_path / "out.html").read_text()
 
 
 def test_what_is_injected_is_said_and_hurts_from_when_it_starts(found, tmp_path):

@@ -41,6 +41,7 @@ def run(monkeypatch, *arguments: str) -> int:
         (["status", "{folder}", "--json", "{folder}/none/x.json"], "cannot be written"),
         (["history", "{folder}", "--json", "{folder}"], "cannot be written"),
         (["demo", "{folder}", "--json", "{folder}/none/x.json"], "cannot be written"),
+        (["backtest", "{folder}", "--html", "{folder}/none/x.html"], "x.html: cannot be written"),
         (["retrain", "{folder}"], "no "),
     ],
 )
