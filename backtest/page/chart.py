@@ -38,11 +38,10 @@ def charts(result: Mapping[str, Any], axis: TimeAxis, best: str | None) -> list[
     """
     windows, policies = _windows(result), list(result["policies"])
     if not windows or best is None:
-        said = "There is no row that every expert of every policy predicted, so there is nothing to draw."
-        return [element("p", said)]
-    drawn = [_legend(policies), *_losses(result, windows, axis)]
+        return [element("p", "There is no row to compare, so there is nothing to draw.")]
+    drawn = [_legend(policies), _losses(result, windows, axis)]
     if len(policies) > 1:
-        drawn += _behind(result, windows, axis, best)
+        drawn.append(_behind(result, windows, axis, best))
     return drawn
 
 
@@ -63,7 +62,7 @@ def _windows(result: Mapping[str, Any]) -> list[_Window]:
     return found
 
 
-def _losses(result: Mapping[str, Any], windows: Sequence[_Window], axis: TimeAxis) -> list[Markup]:
+def _losses(result: Mapping[str, Any], windows: Sequence[_Window], axis: TimeAxis) -> Markup:
     """Return the chart of each window's mean loss; a few that are far above the others are cut off."""
     losses = sorted(loss for window in windows for loss in window.losses)
     limit = _LOSS_CUT * losses[len(losses) * 9 // 10] or losses[-1]
@@ -76,7 +75,7 @@ def _losses(result: Mapping[str, Any], windows: Sequence[_Window], axis: TimeAxi
     return _drawn(points, axis, ValueAxis.over(shown[0], shown[-1]), 300, title)
 
 
-def _behind(result: Mapping[str, Any], windows: Sequence[_Window], axis: TimeAxis, best: str) -> list[Markup]:
+def _behind(result: Mapping[str, Any], windows: Sequence[_Window], axis: TimeAxis, best: str) -> Markup:
     """Return the chart of the loss that each policy has had more than the best; one far behind is cut off."""
     place = list(result["policies"]).index(best)
     more = [[(loss - window.losses[place]) * window.rows for loss in window.losses] for window in windows]
@@ -103,13 +102,15 @@ def _points(
     return points
 
 
-def _drawn(points: Sequence[Point], axis: TimeAxis, values: ValueAxis, height: int, title: str) -> list[Markup]:
+def _drawn(points: Sequence[Point], axis: TimeAxis, values: ValueAxis, height: int, title: str) -> Markup:
     time = "row of the file" if axis.rows else "event time (UTC)"
-    return [
+    return element(
+        "div",
         element("p", title, class_="unit"),
         plot(points, axis, values, height=height, title=title),
         element("p", time, class_="unit time"),
-    ]
+        class_="whole",
+    )
 
 
 def _legend(policies: Sequence[str]) -> Markup:

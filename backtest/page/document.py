@@ -39,9 +39,7 @@ def page(result: Mapping[str, Any]) -> str:
         element("figure", charts(result, axis, next(iter(ranked), None)), lanes(policies, axis)),
         element("h2", "Retrainings and alerts"),
         [history(place, name, policies[name], axis) for place, name in enumerate(policies)],
-        element("h2", "Experts by themselves"),
-        _experts(result),
-        element("p", "Means over the same periods. The online experts do not depend on the policy.", class_="quiet"),
+        _experts(result) if ranked else "",
     )
     tip = element("div", "", id="tip", hidden="hidden")
     script = Markup(f"<script>{SCRIPT}</script>")
@@ -90,7 +88,7 @@ def _ranked(result: Mapping[str, Any]) -> list[str]:
 def _finding(result: Mapping[str, Any], ranked: Sequence[str]) -> list[object]:
     """Say which policy served best, what it cost, and how far the next one is."""
     if not ranked:
-        return ["No policy can be called the best: there is no row that all of them predicted."]
+        return [_incomparable(result["policies"])]
     metric, policies = loss_of(result), result["policies"]
     values = _served(result, metric)
     best, *others = ranked
@@ -104,6 +102,15 @@ def _finding(result: Mapping[str, Any], ranked: Sequence[str]) -> list[object]:
         gap = f" ({number(more)} more)" if more else " (the same)"
         said += [" Next is ", element("b", others[0]), ": ", figures(others[0], gap)]
     return said
+
+
+def _incomparable(policies: Mapping[str, Any]) -> str:
+    """Say why there is no row to compare the policies on, and what to do."""
+    said = "The policies cannot be compared: there is no row that every expert of every policy predicted."
+    without = [name for name, one in policies.items() if "champion" in one["over_time"]["loss"] and not one["promoted"]]
+    if not without:
+        return f"{said} Take more of the stream."
+    return f"{said} No champion was promoted under {', '.join(without)}: take more of the stream, or leave that out."
 
 
 def _policies(result: Mapping[str, Any]) -> list[Markup]:
@@ -122,12 +129,12 @@ def _policies(result: Mapping[str, Any]) -> list[Markup]:
     periods = len(next(iter(result["policies"].values()))["monthly"])
     unit = "tenths of the file" if result["time"] == "rows" else "calendar months"
     note = f"Metrics of the served prediction: mean over {counted(periods, 'period')} ({unit})."
-    note += " ★ best." if len(rows) > 1 else ""
+    note += " ★ best." if len(rows) > 1 and periods else ""
     return [_wide(element("table", head, element("tbody", rows))), element("p", note, class_="quiet")]
 
 
-def _experts(result: Mapping[str, Any]) -> Markup:
-    """Return the table of each expert's metrics, without what was served."""
+def _experts(result: Mapping[str, Any]) -> list[Markup]:
+    """Return the section with the table of each expert's metrics, without what was served."""
     means = {name: policy["mean_monthly"] for name, policy in result["policies"].items()}
     columns = [
         (metric, expert)
@@ -149,7 +156,11 @@ def _experts(result: Mapping[str, Any]) -> Markup:
         for place, (name, mean) in enumerate(means.items())
     ]
     first = element("tr", element("th", "policy", scope="col", rowspan=2), groups)
-    return _wide(element("table", element("thead", first, element("tr", names)), element("tbody", rows)))
+    return [
+        element("h2", "Experts by themselves"),
+        _wide(element("table", element("thead", first, element("tr", names)), element("tbody", rows))),
+        element("p", "Means over the same periods. The online experts do not depend on the policy.", class_="quiet"),
+    ]
 
 
 def _served(result: Mapping[str, Any], metric: str) -> dict[str, float]:

@@ -66,7 +66,10 @@ def _lane(place: int, name: str, policy: Mapping[str, Any], axis: TimeAxis) -> M
         aria_label=f"{name}: {_in_short(policy)}",
     )
     return element(
-        "div", element("p", swatch(place), " ", element("b", name), f": {_in_short(policy)}"), drawn, class_="lane"
+        "div",
+        element("p", swatch(place), " ", element("b", name), f": {_in_short(policy)}"),
+        drawn,
+        class_="lane whole",
     )
 
 

@@ -50,7 +50,7 @@ th,td{padding:4px 7px;font-size:13px}th svg{display:none}
 .history thead{display:none}.history td{display:block;border:0;padding:0;white-space:normal}
 .history tr{display:block;padding:6px 0;border-bottom:1px solid var(--grid)}}
 @media print{body{font-size:11px}main{max-width:none;padding:0}h2{margin-top:20px;break-after:avoid}
-input{display:none}.wide{overflow:visible}th,td{padding:3px 6px}svg,tr,.lane{break-inside:avoid}
+input{display:none}.wide{overflow:visible}th,td{padding:3px 6px}tr,.whole{break-inside:avoid}
 .unit,.lead{font-size:inherit}}
 """
 
