@@ -13,7 +13,7 @@ from core.setting_types import Task
 FLOOR = 1e-6
 
 METRICS: dict[Task, tuple[str, ...]] = {
-    "binary": ("log_loss", "roc_auc"),
+    "binary": ("log_loss", "accuracy", "roc_auc"),
     "multiclass": ("log_loss", "accuracy", "kappa"),
     "regression": ("mae", "rmse"),
 }
@@ -59,7 +59,8 @@ def score(task: Task, predictions: Sequence[Prediction], outcomes: Sequence[Outc
         return {"mae": float(np.abs(errors).mean()), "rmse": float(np.sqrt((errors**2).mean()))}
     mean_loss = float(np.mean([loss(p, y) for p, y in zip(predictions, outcomes, strict=True)]))
     if task == "binary":
-        return {"log_loss": mean_loss, "roc_auc": _roc_auc(predictions, outcomes)}
+        right = (np.asarray(predictions, dtype=float) > 0.5) == np.asarray(outcomes, dtype=int)
+        return {"log_loss": mean_loss, "accuracy": float(right.mean()), "roc_auc": _roc_auc(predictions, outcomes)}
     chosen = [_most_likely(p) for p in predictions]
     names = [str(y) for y in outcomes]
     return {"log_loss": mean_loss, "accuracy": _accuracy(chosen, names), "kappa": _kappa(chosen, names)}

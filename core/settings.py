@@ -56,6 +56,7 @@ class Settings(Section):
             ExpertSettings(name="linear", factory="linear"),
             ExpertSettings(name="tree", factory="tree"),
             ExpertSettings(name="prior", factory="prior"),
+            ExpertSettings(name="no_change", factory="no_change"),
         ],
         min_length=1,
         description="the online experts",

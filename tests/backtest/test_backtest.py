@@ -79,7 +79,10 @@ def test_what_is_served_is_what_the_policy_says(found):
     policies = found[0]["policies"]
     assert policies["batch-only"]["log_loss"]["served"] == policies["batch-only"]["log_loss"]["champion"]
     assert "champion" not in policies["online-only"]["log_loss"]
-    online = [{name: policy["log_loss"][name] for name in ("linear", "tree", "prior")} for policy in policies.values()]
+    online = [
+        {name: policy["log_loss"][name] for name in ("linear", "tree", "prior", "no_change")}
+        for policy in policies.values()
+    ]
     assert all(one == online[0] for one in online), "the online experts do not depend on the policy"
 
 

@@ -15,6 +15,7 @@ def test_binary_metrics_are_the_usual_ones(rows):
     chances, outcomes = map(list, zip(*rows, strict=True))
     found = score("binary", chances, outcomes)
     assert found["log_loss"] == pytest.approx(sk.log_loss(outcomes, chances, labels=[0, 1]))
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(outcomes, [int(chance > 0.5) for chance in chances]))
     if len(set(outcomes)) < 2:
         assert found["roc_auc"] is None
     else:
