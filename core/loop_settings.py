@@ -51,6 +51,10 @@ class BatchSettings(Section):
     trials: PositiveInt = Field(4, description="settings that are tried for each family")
     max_rows: int = Field(500_000, ge=100, description="the latest rows that are used to train")
     search_rows: int = Field(40_000, ge=100, description="rows used while searching")
+    histories: list[Share] = Field(
+        [0.5, 0.25, 0.125],
+        description="shares of the latest rows to which training may be cut, where that is clearly better",
+    )
     holdout: Duration = Field(WEEK, ge=SECOND, description="the latest span, kept for the comparison with the champion")
     threads: PositiveInt = Field(2, description="threads used by a fit")
     seed: int = Field(20130101, ge=0, le=LARGEST_SEED, description="seed of the search")

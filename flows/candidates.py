@@ -24,11 +24,18 @@ _MAX_CATEGORIES = 250  # HistGradientBoosting holds 255 bins
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting of one family; `trial` 0 is the family's default."""
+    """One setting of one family; `trial` 0 is the family's default.
+
+    Attributes
+    ----------
+    start : int or None
+        Event time of the earliest row that it is fitted on, ms; None for all.
+    """
 
     family: str
     trial: int
     params: Mapping[str, Any]
+    start: int | None = None
 
 
 def candidates(project: Project) -> list[Candidate]:

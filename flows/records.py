@@ -70,12 +70,12 @@ def registration(
             "table_version": data.examples,
             "corrections_version": data.corrections,
             "rows": len(rows),
-            "data_from": int(rows.event_time.min()),
+            "data_from": max(int(rows.event_time.min()), best.candidate.start or 0),
             "data_cut": data_cut(rows),
             "bootstrap": evaluation.champion is None,
             "code_version": code_version(),
         },
-        params={"family": best.candidate.family, **best.candidate.params, "seed": seed},
+        params={"family": best.candidate.family, **best.candidate.params, "start": best.candidate.start, "seed": seed},
         metrics={
             f"{name}.{metric}": value
             for name, values in content["metrics"].items()

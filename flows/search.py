@@ -1,4 +1,8 @@
-"""The search: every candidate is fitted on the earlier rows and scored on the later ones; the best is fitted again."""
+"""The search: every candidate is fitted on the earlier rows and scored on the latest ones; the best is fitted again.
+
+The best is also tried on the latest part of the earlier rows alone: after a turn, all of history would keep the old
+world alive in the model. Less history than there is has to be clearly better, because chance favours one of many.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,8 @@ from core.project import Project
 from flows.candidates import Candidate, build, candidates, single_threaded
 from flows.examples import Examples
 from flows.splits import inner_split
+
+_CLEARLY_BETTER = 0.99
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,27 @@ def search(project: Project, train: Examples) -> SearchResult:
     if not scored:
         reasons = dict.fromkeys(f"{trial.candidate.family}: {trial.reason}" for trial in trials)
         raise HeadraceError(f"no candidate could be fitted: {'; '.join(reasons)}")
-    return SearchResult(min(scored, key=lambda trial: trial.loss or 0.0), trials)
+    best = min(scored, key=_loss)
+    shorter = [_try(project, candidate, earlier, later) for candidate in _with_less_history(project, best, earlier)]
+    clearly = [trial for trial in shorter if trial.loss is not None and trial.loss < _CLEARLY_BETTER * _loss(best)]
+    return SearchResult(min(clearly, key=_loss, default=best), trials + shorter)
+
+
+def _loss(trial: Trial) -> float:
+    assert trial.loss is not None
+    return trial.loss
+
+
+def _with_less_history(project: Project, best: Trial, rows: Examples) -> list[Candidate]:
+    """Return the best candidate with each of the shorter histories that still has enough rows."""
+    settings = project.settings
+    counts = [math.ceil(share * len(rows)) for share in settings.batch.histories if share < 1.0]
+    starts = [int(rows.event_time[-count]) for count in counts if count >= settings.retrain.min_examples]
+    return [replace(best.candidate, start=start) for start in starts]
 
 
 def fit(project: Project, candidate: Candidate, rows: Examples) -> FittedModel:
-    """Fit a candidate.
+    """Fit a candidate on those of the rows that it is meant for.
 
     Raises
     ------
@@ -66,6 +88,8 @@ def fit(project: Project, candidate: Candidate, rows: Examples) -> FittedModel:
         If it cannot be fitted on these rows.
     """
     settings = project.settings
+    if candidate.start is not None:
+        rows = rows.take(rows.event_time >= candidate.start)
     try:
         with _threads(settings.batch.threads):
             pipeline = build(project, candidate).fit(rows.frame, np.array(rows.outcomes))
@@ -108,6 +132,7 @@ def described(trial: Trial) -> dict[str, Any]:
         "family": candidate.family,
         "trial": candidate.trial,
         "params": dict(candidate.params),
+        "start": candidate.start,
         "loss": trial.loss,
         "reason": trial.reason,
     }

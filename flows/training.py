@@ -160,7 +160,8 @@ class Retraining:
         """Try the candidates."""
         self._found = search(self.project, self._train)
         best = self._found.best
-        return f"{best.candidate.family} of {len(self._found.trials)} trials, loss {best.loss:.5f}"
+        history = "" if best.candidate.start is None else f", fitted from {format_time(best.candidate.start)} on"
+        return f"{best.candidate.family} of {len(self._found.trials)} trials, loss {best.loss:.5f}{history}"
 
     def fit(self) -> str:
         """Fit the best candidate on all training rows: the challenger."""

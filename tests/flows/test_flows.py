@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fake_prefect import FakePrefect
-from flows_lab import Toy, examples, make_toy, write_project
+from flows_lab import BATCH, Toy, examples, make_toy, write_project
 
 from core.errors import ProjectCodeError, StoreError, UsageError
 from core.locks import FileLock
@@ -186,6 +186,22 @@ def test_a_candidate_that_fails_does_not_stop_the_others(tmp_path: Path):
     found = search(project, as_examples(examples(project, 600), project.settings))
     assert found.best.candidate.family == "linear"
     assert "without fit" in found.trials[0].reason
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_after_a_turn_the_past_is_left_out_and_else_it_is_kept(tmp_path: Path, turns: bool):
+    project = write_project(tmp_path, "binary", BATCH)
+    table = examples(project, 3_000)
+    if turns:
+        labels = [1 - label if row < 1_300 else label for row, label in enumerate(table["label"].to_pylist())]
+        table = table.set_column(table.column_names.index("label"), table.schema.field("label"), [labels])
+    rows = as_examples(table, project.settings)
+    best = search(project, rows).best.candidate
+    if turns:
+        assert best.start is not None and best.start >= rows.event_time[1_200]
+        assert fit(project, best, rows).predict([{"n0": 3.0}])[0] > 0.9
+    else:
+        assert best.start is None
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
