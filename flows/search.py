@@ -1,7 +1,7 @@
 """The search: every candidate is fitted on the earlier rows and scored on the latest ones; the best is fitted again.
 
 The best is also tried on the latest part of the earlier rows alone: after a turn, all of history would keep the old
-world alive in the model. Less history than there is has to be clearly better, because chance favours one of many.
+world alive in the model. Less history has to be clearly better: the latest rows may only be another season.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flows.candidates import Candidate, build, candidates, single_threaded
 from flows.examples import Examples
 from flows.splits import inner_split
 
-_CLEARLY_BETTER = 0.99
+_CLEARLY_BETTER = 0.95
 
 
 @dataclass(frozen=True)
