@@ -75,7 +75,9 @@ class Served:
         return found
 
     def _serve(self, row: int, champion: Prediction | None) -> None:
-        predictions, served = serve(self._blend, self._plausible, champion, self._tape.online[row])
+        predictions, served = serve(
+            self._blend, self._plausible, champion, self._tape.online[row], int(self._tape.step[row])
+        )
         self.champion[row] = predictions.get(CHAMPION)
         if CHAMPION in predictions and self._model is not None:
             self.versions[row] = self._model.version
@@ -85,7 +87,8 @@ class Served:
     def _learn(self, row: int, label: int) -> None:
         champion, online = self.champion[row], self._tape.online[row]
         predictions = online if champion is None else {CHAMPION: champion, **online}
-        learn(self._blend, self._scores, self._plausible, predictions, self.served[row], self._tape.outcomes[label])
+        outcome, step = self._tape.outcomes[label], int(self._tape.step[row])
+        learn(self._blend, self._scores, self._plausible, predictions, self.served[row], outcome, step)
 
     def exists(self, table: str) -> bool:
         """See :class:`core.tables.ReadsTables`."""

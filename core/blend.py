@@ -1,12 +1,17 @@
 """Step 3: the blend. Several experts become one served prediction, with weights on the simplex.
 
-Many mixtures run side by side: one for each learning rate, share and sharpness of the settings. Within each,
-weights move by exponentiated gradient (Kivinen & Warmuth 1997) with a fixed share handed round (Herbster & Warmuth
-1998), so its regret to the best changing weights is bounded. Nothing is tuned: a belief over the mixtures moves by
-their own loss in the same way (Vovk 1998), and their average under that belief is what is served.
+Many members run side by side: each expert alone, and one mixture of the experts for each learning rate, share and
+sharpness of the settings. Within a mixture, weights move by exponentiated gradient (Kivinen & Warmuth 1997) with a
+fixed share handed round (Herbster & Warmuth 1998), so its regret to the best changing weights is bounded. Beliefs over
+the members, from fast to slow, move by the members' own loss in the same way (Vovk 1998), and a trust over the beliefs
+by theirs. What is served is their average: never much worse than the best expert, because that expert is a member.
 
-* binary: logits are averaged; sharpness multiplies them;
-* multiclass: logarithms of floored probabilities, over the union of the classes that any expert names;
+Labels come late. A prediction is judged with the weights of the time when it was made (Weinberger & Ordentlich 2002):
+with those of today, fast members would look good that have already seen the labels of its neighbours. Trust moves the
+slower the later labels come (Joulani, Gyorgy & Szepesvari 2013).
+
+* binary: a mixture averages logits, sharpness multiplies them; the members' probabilities are averaged;
+* multiclass: logarithms of floored probabilities likewise, over the union of the classes that any expert names;
 * regression: values; gradients are divided by a running mean absolute error and clipped.
 
 Experts may come and go: those absent from a prediction sleep (Freund et al. 1997), their weight does not move.
@@ -16,24 +21,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from core.blend_history import Array, History, Position
 from core.loop_settings import BlendSettings
 from core.predictions import Outcome, Prediction
 from core.setting_types import Task
 
-Array = NDArray[np.float64]
-
 _FLOOR = 1e-4
 _MAX_STEP = 1.0
 _MAX_GRADIENT = 4.0
-_BELIEF_RATE = 0.5
-_BELIEF_SHARE = 1e-3
+_BELIEF_RATES: Array = np.array([[0.5], [0.5], [0.05], [0.005], [0.0005]])
+_BELIEF_SHARES: Array = np.array([[1e-3], [1e-5], [1e-4], [1e-5], [1e-6]])
+_TRUST_RATE = 0.5
+_TRUST_SHARE = 1e-5
 _TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Experts that predicted, by column, and the members that are awake with them: the mixtures, and each alone."""
+
+    columns: list[int]
+    members: list[int]
+
+
+_Awake = _Part | None
+"""None: all are awake."""
 
 
 class Blend:
@@ -57,84 +75,167 @@ class Blend:
 
     def __init__(self, task: Task, settings: BlendSettings) -> None:
         sharpness = settings.sharpness if task != "regression" else [1.0]
-        members = np.array(list(product(settings.rates, settings.shares, sharpness)))
+        mixtures = np.array(list(product(settings.rates, settings.shares, sharpness)))
         self._task = task
-        self._rates, self._shares, self._sharpness = (members[:, [column]] for column in range(3))
-        self._belief: Array = np.full(len(members), 1.0 / len(members))
-        self._weights: Array = np.empty((len(members), 0))
+        self._rates, self._shares, self._sharpness = (mixtures[:, [column]] for column in range(3))
+        self._mixtures = len(mixtures)
+        self._members_sharpness = self._sharpness
+        beliefs = np.full((len(_BELIEF_RATES), len(mixtures)), 1.0 / len(mixtures))
+        trust = np.full(len(beliefs), 1.0 / len(beliefs))
+        self._now = Position(np.empty((len(mixtures), 0)), beliefs, trust)
         self._names: dict[str, int] = {}
         self._scale = _RunningScale()
+        self._lag = 0.0
+        self._made_at = 0
+        self._history = History()
 
-    def mix(self, predictions: Mapping[str, Prediction]) -> Prediction:
-        """Return the served prediction of these experts' predictions (at least one; all finite)."""
-        weights, _ = self._awake(predictions)
+    def mix(self, predictions: Mapping[str, Prediction], made_at: int | None = None) -> Prediction:
+        """Return the served prediction of these experts' predictions (at least one; all finite).
+
+        Parameters
+        ----------
+        made_at : int, optional
+            The step at which it is made; never falls.
+        """
+        found, awake = self._in_order(predictions)
+        if made_at is not None:
+            self._made_at = made_at
+        at = self._among(self._now, awake)
+        average = at.trust @ at.beliefs
         if self._task == "multiclass":
-            classes, logs = _logs(predictions)
-            served = _softmax(self._belief @ (self._sharpness * (weights @ logs)))
-            return dict(zip(classes, served.tolist(), strict=True))
+            classes, logs = _logs(found)
+            served = average @ _softmax(self._sharp(awake) * (at.weights @ logs))
+            return dict(zip(classes, (served / served.sum()).tolist(), strict=True))
         if self._task == "binary":
-            mixed = self._sharpness[:, 0] * (weights @ _logits(predictions))
-            return float(_sigmoid(float(self._belief @ mixed)))
-        return float(self._belief @ (weights @ _values(predictions)))
+            return float(average @ _chances(self._sharp(awake)[:, 0] * (at.weights @ _logits(found))))
+        return float(average @ (at.weights @ _values(found)))
 
-    def update(self, predictions: Mapping[str, Prediction], outcome: Outcome) -> None:
-        """Move the weights by how well each of these experts had predicted `outcome`."""
-        weights, columns = self._awake(predictions)
-        losses, gradients = self._judge(weights, predictions, outcome)
-        if len(predictions) > 1:
-            steps = np.clip(-self._rates * gradients, -_MAX_STEP, _MAX_STEP)
-            raised = weights * np.exp(steps)
-            raised /= raised.sum(axis=1, keepdims=True)
-            raised = (1.0 - self._shares) * raised + self._shares / len(predictions)
-            raised = np.where(self._rates > 0.0, raised, weights)
-            total = self._weights[:, columns].sum(axis=1, keepdims=True)
-            self._weights[:, columns] = total * raised
-        believed = self._belief * np.exp(-_BELIEF_RATE * (losses - losses.min()))
-        self._belief = (1.0 - _BELIEF_SHARE) * believed / believed.sum() + _BELIEF_SHARE / len(believed)
+    def update(self, predictions: Mapping[str, Prediction], outcome: Outcome, made_at: int | None = None) -> None:
+        """Move weights, beliefs and trust by how well each of these experts had predicted `outcome`.
+
+        Parameters
+        ----------
+        made_at : int, optional
+            The step at which the predictions were mixed; just now if left out.
+        """
+        found, awake = self._in_order(predictions)
+        then = self._then(made_at, found)
+        losses, gradients, of_beliefs = self._judge(self._among(then, awake), awake, found, outcome)
+        now = self._now
+        updates = now.updates + 1
+        self._lag += (now.updates - then.updates - self._lag) / min(updates, 1000)
+        trust = now.trust * np.exp(-_TRUST_RATE / math.sqrt(1.0 + self._lag) * (of_beliefs - of_beliefs.min()))
+        trust = (1.0 - _TRUST_SHARE) * trust / trust.sum() + _TRUST_SHARE / len(trust)
+        self._now = Position(self._weighed(awake, gradients), self._believed(awake, losses), trust, updates)
+        if made_at is not None:
+            self._history.add(self._made_at, self._now)
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each expert seen so far, averaged over the mixtures; they sum to 1."""
-        average = self._belief @ self._weights
+        """Weight of each expert seen so far, averaged over the members; they sum to 1."""
+        average = self._now.trust @ self._now.beliefs @ self._now.weights
         return {name: float(average[column]) for name, column in self._names.items()}
 
-    def _judge(self, weights: Array, predictions: Mapping[str, Prediction], outcome: Outcome) -> tuple[Array, Array]:
-        """Return each mixture's loss, and its gradient by each awake expert's weight."""
+    def _weighed(self, awake: _Awake, gradients: Array) -> Array:
+        """Return the weights after a step of exponentiated gradient of the mixtures."""
+        weights = self._now.weights.copy()
+        mixtures = weights[: self._mixtures]
+        part = mixtures if awake is None else mixtures[:, awake.columns]
+        if part.shape[1] > 1:
+            total = part.sum(axis=1, keepdims=True)
+            part = np.maximum(part, _TINY)
+            raised = part * np.exp(_within(-self._rates * gradients, _MAX_STEP))
+            raised /= raised.sum(axis=1, keepdims=True)
+            raised = (1.0 - self._shares) * raised + self._shares / part.shape[1]
+            mixtures[:, slice(None) if awake is None else awake.columns] = total * np.where(
+                self._rates > 0.0, raised, part / part.sum(axis=1, keepdims=True)
+            )
+        return weights
+
+    def _believed(self, awake: _Awake, losses: Array) -> Array:
+        """Return the beliefs after the members' losses."""
+        beliefs = self._now.beliefs
+        part = beliefs if awake is None else beliefs[:, awake.members]
+        total = part.sum(axis=1, keepdims=True)
+        raised = np.maximum(part, _TINY) * np.exp(-_BELIEF_RATES * (losses - losses.min()))
+        raised *= (1.0 - _BELIEF_SHARES) / raised.sum(axis=1, keepdims=True)
+        raised = cast(Array, total * (raised + _BELIEF_SHARES / part.shape[1]))
+        if awake is None:
+            return raised
+        beliefs = beliefs.copy()
+        beliefs[:, awake.members] = raised
+        return beliefs
+
+    def _judge(
+        self, at: Position, awake: _Awake, predictions: Mapping[str, Prediction], outcome: Outcome
+    ) -> tuple[Array, Array, Array]:
+        """Return each member's loss, each mixture's gradient by the experts' weights, and each belief's loss."""
+        weights, sharp, mixtures = at.weights, self._sharp(awake), self._mixtures
         if self._task == "multiclass":
-            return _judge_classes(weights, self._sharpness, predictions, str(outcome))
+            return _judge_classes(at, mixtures, sharp, predictions, str(outcome))
         if self._task == "binary":
             logits = _logits(predictions)
             plain = weights @ logits
-            mixed = np.clip(self._sharpness[:, 0] * plain, -9.0, 9.0)
-            chances = 1.0 / (1.0 + np.exp(-mixed))
-            errors = self._sharpness[:, 0] * (chances - float(outcome))
-            losses = -np.log(chances if outcome else 1.0 - chances)
-            return losses, errors[:, None] * (logits[None, :] - plain[:, None])
+            chances = _chances(sharp[:, 0] * plain)
+            errors = self._sharpness[:, 0] * (chances[:mixtures] - float(outcome))
+            gradients = errors[:, None] * (logits[None, :] - plain[:mixtures, None])
+            true = chances if outcome else 1.0 - chances
+            return -np.log(true), gradients, -np.log(at.beliefs @ true)
         values, truth = _values(predictions), float(outcome)
         mixed = weights @ values
-        self._scale.observe(abs(float(self._belief @ mixed) - truth))
+        of_beliefs = at.beliefs @ mixed
+        self._scale.observe(abs(float(at.trust @ of_beliefs) - truth))
         scale = self._scale.value
-        losses = np.minimum(np.abs(mixed - truth) / scale, 2 * _MAX_GRADIENT)
-        gradients = np.sign(mixed - truth)[:, None] * (values[None, :] - mixed[:, None]) / scale
-        return losses, np.clip(gradients, -_MAX_GRADIENT, _MAX_GRADIENT)
+        losses, of_beliefs = (
+            np.minimum(np.abs(made - truth) / scale, 2 * _MAX_GRADIENT) for made in (mixed, of_beliefs)
+        )
+        plain = mixed[:mixtures]
+        gradients = np.sign(plain - truth)[:, None] * (values[None, :] - plain[:, None]) / scale
+        return losses, _within(gradients, _MAX_GRADIENT), of_beliefs
 
-    def _awake(self, predictions: Mapping[str, Prediction]) -> tuple[Array, Any]:
-        """Return the normalised weights of the experts that predicted, in their order, and their columns."""
+    def _in_order(self, predictions: Mapping[str, Prediction]) -> tuple[Mapping[str, Prediction], _Awake]:
+        """Return the predictions in the order in which their experts came, and who is awake; None if all are."""
         for name in predictions:
             if name not in self._names:
                 self._admit(name)
-        if list(predictions) == list(self._names):
-            return self._weights, slice(None)
-        columns = [self._names[name] for name in predictions]
-        awake = np.maximum(self._weights[:, columns], _TINY)
-        return awake / awake.sum(axis=1, keepdims=True), columns
+        found = {name: predictions[name] for name in self._names if name in predictions}
+        if len(found) == len(self._names):
+            return found, None
+        columns = [self._names[name] for name in found]
+        return found, _Part(columns, [*range(self._mixtures), *(self._mixtures + column for column in columns)])
+
+    def _sharp(self, awake: _Awake) -> Array:
+        return self._members_sharpness if awake is None else self._members_sharpness[awake.members]
+
+    def _among(self, position: Position, awake: _Awake) -> Position:
+        """Return a position among those that are awake, normalised."""
+        if awake is None:
+            return position
+        weights = np.maximum(position.weights[np.ix_(awake.members, awake.columns)], _TINY)
+        beliefs = np.maximum(position.beliefs[:, awake.members], _TINY)
+        weights /= weights.sum(axis=1, keepdims=True)
+        return Position(weights, beliefs / beliefs.sum(axis=1, keepdims=True), position.trust, position.updates)
 
     def _admit(self, name: str) -> None:
-        """Give an expert that was never seen an equal part of the weight."""
-        part = 1.0 / (len(self._names) + 1)
-        self._names[name] = len(self._names)
-        column = np.full((len(self._weights), 1), part)
-        self._weights = np.hstack([self._weights * (1.0 - part), column])
+        """Give an expert that was never seen its part of every mixture, and let it be a member of its own."""
+        now, known = self._now, len(self._names)
+        part, believed = 1.0 / (known + 1), 1.0 / (len(now.weights) + 1)
+        self._names[name] = known
+        weights = np.zeros((len(now.weights) + 1, known + 1))
+        weights[:-1, :-1] = now.weights
+        weights[: self._mixtures, :-1] *= 1.0 - part
+        weights[: self._mixtures, -1] = part
+        weights[-1, -1] = 1.0
+        beliefs = np.hstack([now.beliefs * (1.0 - believed), np.full((len(now.beliefs), 1), believed)])
+        self._now = replace(now, weights=weights, beliefs=beliefs)
+        self._members_sharpness = np.vstack([self._members_sharpness, [[1.0]]])
+
+    def _then(self, made_at: int | None, predictions: Mapping[str, Prediction]) -> Position:
+        """Return where the blend stood at a step; where it stands now if it did not know the experts then."""
+        then = None if made_at is None else self._history.at(made_at)
+        if then is None or any(self._names[name] >= then.weights.shape[1] for name in predictions):
+            return self._now
+        return then
 
 
 class _RunningScale:
@@ -156,14 +257,24 @@ class _RunningScale:
 
 
 def _judge_classes(
-    weights: Array, sharpness: Array, predictions: Mapping[str, Prediction], truth: str
-) -> tuple[Array, Array]:
+    at: Position, mixtures: int, sharp: Array, predictions: Mapping[str, Prediction], truth: str
+) -> tuple[Array, Array, Array]:
     classes, logs = _logs(predictions, truth)
-    chances = _softmax(sharpness * (weights @ logs))
-    at = classes.index(truth)
-    gradients = sharpness * (chances @ logs.T - logs[:, at][None, :])
-    centred = gradients - (weights * gradients).sum(axis=1, keepdims=True)
-    return -np.log(np.maximum(chances[:, at], _FLOOR)), np.clip(centred, -_MAX_GRADIENT, _MAX_GRADIENT)
+    true = classes.index(truth)
+    chances = _softmax(sharp * (at.weights @ logs))
+    gradients = sharp[:mixtures] * (chances[:mixtures] @ logs.T - logs[:, true][None, :])
+    centred = gradients - (at.weights[:mixtures] * gradients).sum(axis=1, keepdims=True)
+    found = np.maximum(chances[:, true], _FLOOR)
+    return -np.log(found), _within(centred, _MAX_GRADIENT), -np.log(at.beliefs @ found)
+
+
+def _within(values: Array, limit: float) -> Array:
+    """Clip; faster than numpy's own on small arrays."""
+    return np.minimum(np.maximum(values, -limit), limit)
+
+
+def _chances(mixed: Array) -> Array:
+    return 1.0 / (1.0 + np.exp(-_within(mixed, 9.0)))
 
 
 def _logits(predictions: Mapping[str, Prediction]) -> Array:
@@ -173,10 +284,6 @@ def _logits(predictions: Mapping[str, Prediction]) -> Array:
 def _logit(chance: float) -> float:
     chance = min(max(chance, _FLOOR), 1.0 - _FLOOR)
     return math.log(chance / (1.0 - chance))
-
-
-def _sigmoid(value: float) -> float:
-    return 1.0 / (1.0 + math.exp(-value))
 
 
 def _values(predictions: Mapping[str, Prediction]) -> Array:

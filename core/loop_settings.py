@@ -36,7 +36,7 @@ class BlendSettings(Section):
         [1e-5], min_length=1, description="weight handed round at each step, so that no expert dies"
     )
     sharpness: list[Rate] = Field(
-        [1.0, 1.15, 1.3], min_length=1, description="factors on the mixed logits; not used for regression"
+        [0.7, 1.0, 1.3], min_length=1, description="factors on the mixed logits; not used for regression"
     )
 
 

@@ -190,12 +190,14 @@ def _blended(
 ) -> list[Prediction]:
     blend = Blend(settings.task, settings.blend)
     mixed: dict[int, Prediction] = {}
-    for moment in moments:
+    made_at = [0] * len(moments)
+    for step, moment in enumerate(moments):
         predictions = {name: values[moment.row] for name, values in members.items()}
         if moment.outcome is None:
-            mixed[moment.row] = blend.mix(predictions)
+            made_at[moment.row] = step
+            mixed[moment.row] = blend.mix(predictions, step)
         else:
-            blend.update(predictions, moment.outcome)
+            blend.update(predictions, moment.outcome, made_at[moment.row])
     return [mixed[row] for row in range(len(mixed))]
 
 

@@ -76,7 +76,7 @@ class Checkpoints:
         Told about each part of a write.
     """
 
-    FORMAT = 6
+    FORMAT = 7
 
     def __init__(self, project: Project, phases: Phases | None = None) -> None:
         self._project = project

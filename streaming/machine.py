@@ -249,7 +249,7 @@ class Machine:
         assert features is not None
         online = {expert.name: expert.predict(features) for expert in state.experts}
         known = {name: prediction for name, prediction in online.items() if prediction is not None}
-        predictions, served = serve(state.blend, state.plausible, prepared.champion, known)
+        predictions, served = serve(state.blend, state.plausible, prepared.champion, known, state.step)
         self.champion_failures += prepared.champion is not None and CHAMPION not in predictions
         return Predicted(
             step=state.step,
@@ -284,7 +284,7 @@ class Machine:
     def _learn(self, event: Predicted, outcome: Outcome, label_time: int, *, implied: bool) -> Example:
         """Score, then move the weights, then learn."""
         state = self.state
-        learn(state.blend, state.scores, state.plausible, event.predictions, event.served, outcome)
+        learn(state.blend, state.scores, state.plausible, event.predictions, event.served, outcome, event.step)
         for expert in state.experts:
             expert.learn(event.features, outcome)
         return Example(state.step, event, outcome, label_time, state.clock, implied)

@@ -179,7 +179,7 @@ class _Rebuilding:
             prediction = expert.predict(event.features)
             if prediction is not None:
                 predictions[expert.name] = prediction
-        served = state.blend.mix(predictions) if predictions else None
+        served = state.blend.mix(predictions, event.step) if predictions else None
         if labelled:
             self._asked[event.step] = event.features, predictions, served
         if self._settings.features is None:
@@ -193,7 +193,7 @@ class _Rebuilding:
         state.plausible.observe(outcome)
         if served is not None:
             state.scores.add({SERVED: served, **predictions}, outcome)
-            state.blend.update(predictions, outcome)
+            state.blend.update(predictions, outcome, example.step)
         for expert in state.experts:
             expert.learn(features, outcome)
 

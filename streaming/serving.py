@@ -48,7 +48,7 @@ class Scores:
 
 
 def serve(
-    blend: Blend, plausible: Plausible, champion: object | None, online: Mapping[str, Prediction]
+    blend: Blend, plausible: Plausible, champion: object | None, online: Mapping[str, Prediction], step: int
 ) -> tuple[dict[str, Prediction], Prediction | None]:
     """Return every expert's prediction that may be used, the champion's first, and the served one.
 
@@ -58,12 +58,14 @@ def serve(
         What the champion predicted, if there is one; left out where it is not plausible.
     online : mapping of str to prediction
         What the online experts predicted, plausible as they come.
+    step : int
+        The partition's step.
     """
     predictions: dict[str, Prediction] = {}
     if champion is not None and (checked := plausible.check(champion)) is not None:
         predictions[CHAMPION] = checked
     predictions.update(online)
-    return predictions, blend.mix(predictions) if predictions else None
+    return predictions, blend.mix(predictions, step) if predictions else None
 
 
 def learn(
@@ -73,9 +75,10 @@ def learn(
     predictions: Mapping[str, Prediction],
     served: Prediction | None,
     outcome: Outcome,
+    step: int,
 ) -> None:
-    """Score what was predicted, then move the weights."""
+    """Score what was predicted at `step`, then move the weights."""
     plausible.observe(outcome)
     if served is not None:
         scores.add({SERVED: served, **predictions}, outcome)
-        blend.update(predictions, outcome)
+        blend.update(predictions, outcome, step)
