@@ -29,12 +29,15 @@ class Policy:
         As it was given.
     settings : Settings
         The project file with the policy's changes.
+    opening : Settings or None
+        The project file until the first retraining after the bootstrap, where that comes at another time.
     batch, online : bool
         Whether a batch champion is fitted at all; whether the online experts are served beside it.
     """
 
     name: str
     settings: Settings
+    opening: Settings | None = None
     batch: bool = True
     online: bool = True
 
@@ -70,7 +73,7 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
         return Policy(named[1], _changed(content, changes, f"{where} ({text})"))
     kind, _, period = text.partition(":")
     if kind == "every":
-        return Policy(text, _changed(content, {"retrain.every": _period(period), "retrain.on_drift": False}, where))
+        return _periodic(text, period, content, where)
     if text == "always":
         span = _changed(content, {}, where).windows.span
         return Policy(text, _changed(content, {"retrain.every": f"{span}ms", "retrain.on_drift": False}, where))
@@ -82,6 +85,16 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
         f"--policies: {text!r} is not known; write never, always, every:28d, online-only, batch-only, drift, or "
         "a name with changes of the project file: eager{drift.persistence=1}"
     )
+
+
+def _periodic(name: str, text: str, content: Mapping[str, Any], where: str) -> Policy:
+    """Read the period and, behind a plus, when after the bootstrap the first of them comes."""
+    period, plus, first = text.partition("+")
+    settings, opening = (
+        _changed(content, {"retrain.every": _period(each), "retrain.on_drift": False}, where)
+        for each in (period, first if plus else period)
+    )
+    return Policy(name, settings, opening if plus else None)
 
 
 def _period(text: str) -> str:

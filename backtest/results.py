@@ -115,6 +115,7 @@ def _of_policy(tape: Tape, outcome: Outcome, common: Common, settings: Settings)
                 "promoted": one.attempt.champion is not None,
                 "rows": one.attempt.rows,
                 "why": list(one.why),
+                "gain": one.attempt.gain,
                 "not_promoted_because": one.attempt.reasons,
             }
             for one in done
@@ -128,6 +129,10 @@ def _of_policy(tape: Tape, outcome: Outcome, common: Common, settings: Settings)
                 "reasons": list(alert.reasons),
             }
             for alert in outcome.alerts
+        ],
+        "quarantined": [
+            {"from": format_time(start), "to": format_time(end), "reasons": list(reasons)}
+            for (start, end), reasons in outcome.quarantined.items()
         ],
     }
 

@@ -16,11 +16,14 @@ from backtest.served import Served
 from backtest.tape import Tape
 from backtest.training import Attempt, Champion, Trainer
 from core.audit import Trigger
+from core.quarantine import Span
 from core.settings import Settings
 from monitoring.comparison import DriftReport, compare_data, compare_labels
-from monitoring.drift_report import distances
+from monitoring.decision import Decision, PolicyState
+from monitoring.distances import distances
+from monitoring.gain import Gain, Prospect
 from monitoring.inspection import Inspector
-from monitoring.policy import PolicyState, decide
+from monitoring.policy import decide
 from monitoring.reference import Reference
 from monitoring.rows import WindowRows
 from monitoring.windows import WindowStage, due_stages, start_progress
@@ -38,6 +41,8 @@ class Retraining:
         When it was decided, and from when its model serves, event time, ms.
     why : tuple of str
         The decision's reasons.
+    prospect : Prospect or None
+        What it had to work with.
     attempt : Attempt
         What became of it.
     """
@@ -46,7 +51,14 @@ class Retraining:
     decided_at: int
     effective_at: int
     why: tuple[str, ...]
+    prospect: Prospect | None
     attempt: Attempt
+
+    @property
+    def gained(self) -> Gain | None:
+        """What it gained, where that is known."""
+        gain = self.attempt.gain
+        return None if self.prospect is None or gain is None else Gain(self.prospect, gain)
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ class Outcome:
     served: Served
     retrainings: list[Retraining] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    quarantined: dict[Span, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Distances:
@@ -120,6 +133,7 @@ class Simulation:
         self._coming: tuple[int, Champion] | None = None
         self._state = PolicyState()
         self._alerted: set[str] = set()
+        self._kept_out: set[Span] = set()
         rows = WindowRows(self._served, policy.settings)
         self._inspector = Inspector(policy.settings, rows, self._reference, Distances(policy.settings))
 
@@ -149,25 +163,40 @@ class Simulation:
         """Judge a stage that is due; alert and retrain as decided."""
         version = None if self._champion is None else self._champion.model.version
         evidence = self._inspector.inspect(stage, version).evidence(self._tape.first_event)
+        before = [done for done in self._outcome.retrainings if done.effective_at <= stage.due]
         sibling = stage.sibling("labels" if stage.stage == "data" else "data")
         evidence = replace(
             evidence,
             alerted=sibling in self._alerted,
             open_retraining=self._coming is not None,
             last_retraining=max((done.decided_at for done in self._outcome.retrainings), default=None),
+            retrainings=tuple(done.decided_at for done in self._outcome.retrainings),
+            past=tuple(done.gained for done in before if done.gained is not None),
         )
-        decision, self._state = decide(evidence, self._state, self._settings)
+        opening = self._policy.opening if len(self._outcome.retrainings) == 1 else None
+        decision, self._state = decide(evidence, self._state, opening or self._settings)
         if decision.alert:
             self._alerted.add(stage.name)
             self._outcome.alerts.append(Alert(stage, decision.alert))
+        self._keep_out(stage, decision)
         if decision.trigger is not None:
-            self._retrain(decision.trigger, stage.due, decision.reasons)
+            self._retrain(decision, decision.trigger, stage.due)
 
-    def _retrain(self, trigger: Trigger, moment: int, why: tuple[str, ...]) -> None:
+    def _keep_out(self, stage: WindowStage, decision: Decision) -> None:
+        """Keep a window out of learning, or let it in after all."""
+        if decision.quarantine and (stage.start, stage.end) not in self._outcome.quarantined:
+            self._outcome.quarantined[stage.start, stage.end] = decision.quarantine
+            self._kept_out.add((stage.start, stage.end))
+        self._kept_out -= {(start, start + self._settings.windows.span) for start in decision.release}
+
+    def _retrain(self, decision: Decision, trigger: Trigger, moment: int) -> None:
         version = 1 + sum(done.attempt.champion is not None for done in self._outcome.retrainings)
-        attempt = self._trainer.attempt(self._settings, self._served, moment, self._champion, version)
+        kept_out = sorted(self._kept_out)
+        attempt = self._trainer.attempt(self._settings, self._served, moment, self._champion, version, kept_out)
         effective_at = moment + self._settings.retrain.duration
-        self._outcome.retrainings.append(Retraining(trigger, moment, effective_at, why, attempt))
+        self._outcome.retrainings.append(
+            Retraining(trigger, moment, effective_at, decision.reasons, decision.prospect, attempt)
+        )
         if attempt.champion is not None:
             self._coming = effective_at, attempt.champion
 

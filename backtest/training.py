@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from core.batch_model import FittedModel
 from core.errors import HeadraceError
 from core.project import Project
+from core.quarantine import Span
 from core.settings import Settings
 from core.tables import CORRECTIONS, ReadsTables
-from flows.evaluation import evaluate
+from flows.evaluation import CHALLENGER_BLEND, evaluate
 from flows.examples import DataVersion, Examples, read_examples
 from flows.gates import check_gates, passed, reasons, rows_gate
 from flows.records import data_cut
@@ -20,6 +22,7 @@ from flows.references import reference_rows
 from flows.search import fit, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import data_problems
+from monitoring.calibration import Calibrations, calibrations
 from monitoring.reference import Reference
 
 
@@ -46,12 +49,15 @@ class Attempt:
         Rows that the models were fitted on.
     seconds : float
         What the fits took when they were made, s.
+    gain : float or None
+        By how much, relatively, the blend's loss on the hold-out was lower than with the former champion.
     """
 
     champion: Champion | None
     reasons: list[str]
     rows: int
     seconds: float
+    gain: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,29 +86,51 @@ class Trainer:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._fitted: dict[Any, _Fitted] = {}
+        self._usual: dict[Any, Calibrations] = {}
 
     def attempt(
-        self, settings: Settings, tables: ReadsTables, until: int, champion: Champion | None, version: int
+        self,
+        settings: Settings,
+        tables: ReadsTables,
+        until: int,
+        champion: Champion | None,
+        version: int,
+        without: Sequence[Span] = (),
     ) -> Attempt:
-        """Retrain with what is known at `until`, ms; the new champion would be of that version."""
+        """Retrain with what is known at `until`, ms; the new champion would be of that version.
+
+        Events of the windows `without` are left out.
+        """
         project = replace(self._project, settings=settings)
         try:
-            return self._attempt(project, tables, until, champion, version)
+            return self._attempt(project, tables, until, champion, version, without)
         except _Stopped as stopped:
             return Attempt(None, stopped.why, stopped.rows, 0.0)
         except HeadraceError as error:
             return Attempt(None, [str(error)], 0, 0.0)
 
     def _attempt(
-        self, project: Project, tables: ReadsTables, until: int, champion: Champion | None, version: int
+        self,
+        project: Project,
+        tables: ReadsTables,
+        until: int,
+        champion: Champion | None,
+        version: int,
+        without: Sequence[Span],
     ) -> Attempt:
         settings = project.settings
-        rows, split = _data(settings, tables, until, champion)
+        rows, split = _data(settings, tables, until, champion, without)
         train = rows.take(split.train)
         _stop_for(data_problems(train.outcomes, settings), len(rows))
         enough = rows_gate(int(split.holdout.sum()), settings.gates)
         _stop_for(reasons([enough]), len(rows))
-        key = (until, champion.data_cut if champion else None, settings.batch.model_dump_json(), len(rows))
+        key = (
+            until,
+            champion.data_cut if champion else None,
+            settings.batch.model_dump_json(),
+            len(rows),
+            tuple(without),
+        )
         fitted = self._fitted.get(key)
         if fitted is None:
             fitted = self._fitted[key] = _fit(project, rows, train)
@@ -110,17 +138,33 @@ class Trainer:
         evaluation = evaluate(settings, rows.take(split.holdout), train.outcomes, fitted.challenger, old)
         gates = check_gates(evaluation, settings.gates.model_copy(update={"max_latency_ms": math.inf}))
         if not passed(gates):
-            return Attempt(None, reasons(gates), len(rows), fitted.seconds)
+            return Attempt(None, reasons(gates), len(rows), fitted.seconds, evaluation.gain)
         sample = reference_rows(rows, settings.batch.seed)
-        reference = Reference(version, "", sample, evaluation.loss("challenger"))
+        reference = Reference(
+            version,
+            "",
+            sample,
+            evaluation.loss("challenger"),
+            evaluation.loss(CHALLENGER_BLEND),
+            len(rows),
+            self._calibrations(key, rows, settings),
+        )
         made = Champion(replace(fitted.final, version=version), reference, data_cut(rows))
-        return Attempt(made, [], len(rows), fitted.seconds)
+        return Attempt(made, [], len(rows), fitted.seconds, evaluation.gain)
+
+    def _calibrations(self, fitted: Any, rows: Examples, settings: Settings) -> Calibrations:
+        key = (fitted, settings.windows)
+        if key not in self._usual:
+            self._usual[key] = calibrations(rows.table, settings)
+        return self._usual[key]
 
 
-def _data(settings: Settings, tables: ReadsTables, until: int, champion: Champion | None) -> tuple[Examples, Split]:
+def _data(
+    settings: Settings, tables: ReadsTables, until: int, champion: Champion | None, without: Sequence[Span]
+) -> tuple[Examples, Split]:
     """Return the mature rows known at `until`, and how they are split in time."""
     corrections = 0 if tables.exists(CORRECTIONS) else None
-    rows = read_examples(tables, DataVersion(0, corrections), settings, until)
+    rows = read_examples(tables, DataVersion(0, corrections), settings, until, without)
     _stop_for(data_problems(rows.outcomes, settings), len(rows))
     implied = settings.label.missing is not None
     old_enough = mature(rows.event_time, rows.label_clock, until=until, horizon=settings.label.horizon, implied=implied)

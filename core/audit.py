@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from core.errors import StoreError
 
-RecordKind = Literal["alert", "decision", "retraining", "gate", "promotion", "rollback"]
+RecordKind = Literal["alert", "decision", "quarantine", "release", "retraining", "gate", "promotion", "rollback"]
 Trigger = Literal["bootstrap", "schedule", "drift", "manual"]
 OPEN = ("requested", "submitted", "running")
 DISPATCH_PROBLEM = "dispatch.problem"

@@ -23,8 +23,9 @@ EARLIEST, LATEST = 0, 253_402_300_799_000
 LONGEST = 36_500 * DAY
 """The longest duration of the project file, ms: several of them after any event are still before `LATEST`."""
 
-_UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK, "row": ROW, "rows": ROW}
-_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(rows?|ms|s|m|h|d|w)")
+_UNITS = {"ms": 1, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK, "row": ROW}
+_UNITS |= {"hour": HOUR, "day": DAY, "week": WEEK}
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(?:(row|hour|day|week)s?|(ms|s|m|h|d|w))(?![a-z])")
 
 
 def parse_duration(text: object) -> int:
@@ -44,7 +45,7 @@ def parse_duration(text: object) -> int:
     parts = _PATTERN.findall(value)
     if not parts or "".join(_PATTERN.sub("", value).split()):
         raise ValueError(f"{text!r} is not a duration; write a number and a unit, such as 28d, 6h, 90m, 15s")
-    duration = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    duration = sum(float(number) * _UNITS[word or unit] for number, word, unit in parts)
     if duration > LATEST:
         raise ValueError(f"{text!r} is longer than 8000 years")
     return round(duration)

@@ -12,8 +12,8 @@ from pydantic import (
     model_validator,
 )
 
-from core.durations import HOUR, MINUTE, SECOND, WEEK
-from core.setting_types import LARGEST_SEED, Duration, Name, Rate, Section, Share
+from core.durations import DAY, HOUR, MINUTE, SECOND, WEEK
+from core.setting_types import LARGEST_SEED, Duration, HowOften, Name, Rate, Section, Share
 
 
 class ExpertSettings(Section):
@@ -70,15 +70,27 @@ class WindowSettings(Section):
 class DriftSettings(Section):
     """When a window counts as drifted, and when drift becomes a decision."""
 
-    feature_threshold: float = Field(0.5, gt=0, description="distance from which a feature counts as drifted")
-    feature_share: float = Field(0.3, gt=0, description="share of drifted features from which a window has drifted")
-    prediction_threshold: float = Field(0.75, gt=0, description="distance of the served predictions")
-    label_threshold: float = Field(0.25, gt=0, description="distance of the labels")
-    quality_drop: float = Field(0.25, gt=0, description="relative rise of the champion's loss over its validation loss")
+    false_alarms: HowOften = Field(
+        90 * DAY, description="how often an unchanged stream may alert: each limit follows from the stream's own past"
+    )
+    feature_threshold: float | None = Field(
+        None, gt=0, description="a fixed limit on a feature's distance, instead of what its past says"
+    )
+    feature_share: float = Field(0.3, gt=0, description="fixed limit: share of such features that makes drift")
+    prediction_threshold: float = Field(
+        0.75, gt=0, description="distance of the served predictions; fixed, since a promotion moves them too"
+    )
+    label_threshold: float | None = Field(None, gt=0, description="a fixed limit on the labels' distance")
+    quality_drop: float | None = Field(
+        None, gt=0, description="a fixed limit on the relative rise of the champion's loss over its validation loss"
+    )
     min_rows: PositiveInt = Field(500, description="rows below which a window is not judged")
     persistence: PositiveInt = Field(2, description="drifted windows needed for a retraining ...")
     of_windows: PositiveInt = Field(3, description="... among so many latest windows")
     cooldown: Duration = Field(2 * WEEK, description="event time after a retraining without another on drift")
+    quarantine_windows: int = Field(
+        3, ge=0, description="broken windows in a row that are kept out of learning; more are how the stream is now"
+    )
 
     @model_validator(mode="after")
     def _persistence_fits(self) -> Self:
@@ -93,6 +105,15 @@ class RetrainSettings(Section):
     bootstrap_after: Duration = Field(4 * WEEK, description="event time from the first event to the first fit")
     every: Duration | None = Field(4 * WEEK, ge=SECOND, description="event time between scheduled fits; null for none")
     on_drift: bool = Field(True, description="whether drift may start a fit")
+    min_gain: float = Field(
+        0.002, ge=0, description="expected relative fall of the served loss below which drift does not retrain"
+    )
+    per_day: PositiveInt = Field(24, description="retrainings within a day of event time, at most, on drift")
+    cost: float = Field(0.0, ge=0, description="what a retraining costs, in any currency")
+    cost_per_hour: float = Field(0.0, ge=0, description="what an hour of it costs; it takes retrain.duration")
+    worth: float | None = Field(
+        None, ge=0, description="what one percent of loss is worth a day; with it drift retrains only where that pays"
+    )
     min_examples: PositiveInt = Field(1_000, description="labelled examples below which nothing is fitted")
     duration: Duration = Field(HOUR, description="event time that a fit takes in lockstep")
     timeout: Duration = Field(30 * MINUTE, ge=MINUTE, description="wall-clock time after which a run counts as dead")

@@ -16,13 +16,13 @@ ROW_ID, ROW_TIME = "_row", "_row_time"
 FIRST_ROW = 946_684_800_000
 """Event time of the first row of a file without times, ms: the year 2000."""
 
-_IN_ROWS = re.compile(r"\s*\d+(\.\d+)?\s*rows?\s*", re.IGNORECASE)
+_IN_ROWS = re.compile(r"\s*(\d+(\.\d+)?\s*(per|/)\s*)?\d+(\.\d+)?\s*rows?\s*", re.IGNORECASE)
 _WINDOW = 1_000
 _ROW_DEFAULTS: dict[str, dict[str, str]] = {
     "windows": {"span": f"{_WINDOW} rows"},
     "batch": {"holdout": f"{_WINDOW} rows"},
     "retrain": {"bootstrap_after": f"{2 * _WINDOW} rows", "every": f"{4 * _WINDOW} rows", "duration": "10 rows"},
-    "drift": {"cooldown": f"{2 * _WINDOW} rows"},
+    "drift": {"cooldown": f"{2 * _WINDOW} rows", "false_alarms": f"1 per {50 * _WINDOW} rows"},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -33,7 +34,22 @@ def _duration(value: object, info: ValidationInfo) -> object:
     return value
 
 
+def _period(value: object, info: ValidationInfo) -> object:
+    """Read ``1 per 90d``: the time between two, ms."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _duration(value, info)
+    found = _PER.fullmatch(str(value).strip().lower())
+    if found is None or float(found[1]) <= 0.0:
+        raise ValueError(f"{value!r} is not how often; write a number per duration, such as 1 per 90d")
+    return round(parse_duration(found[2]) / float(found[1]))
+
+
+_PER = re.compile(r"(\d+(?:\.\d+)?)\s*(?:per|/)\s*(.+)")
+
 Duration = Annotated[int, BeforeValidator(_duration), Field(ge=0, le=LONGEST)]
+HowOften = Annotated[int, BeforeValidator(_period), Field(ge=1, le=LONGEST)]
+"""Written ``1 per 90d``, held as the milliseconds between two."""
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, le=10.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]

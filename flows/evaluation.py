@@ -67,6 +67,12 @@ class Evaluation:
         """Return the loss that gates compare; None where it is not known."""
         return self.metrics.get(name, {}).get(METRICS[self.task][0])
 
+    @property
+    def gain(self) -> float | None:
+        """By how much, relatively, the blend's loss is lower than with the champion; None at the bootstrap."""
+        new, old = self.loss(CHALLENGER_BLEND), self.loss(CHAMPION_BLEND)
+        return None if new is None or not old else 1.0 - new / old
+
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return asdict(self)

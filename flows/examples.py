@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from core.batch_model import MISSING, feature_frame, used_features
 from core.predictions import Outcome, Prediction
+from core.quarantine import Span, outside
 from core.settings import Settings
 from core.tables import (
     CORRECTIONS,
@@ -90,7 +91,9 @@ def missing_columns(store: ReadsTables, version: DataVersion, settings: Settings
     return [name for name in _needed(settings) if name not in found]
 
 
-def read_examples(store: ReadsTables, version: DataVersion, settings: Settings, until: int) -> Examples:
+def read_examples(
+    store: ReadsTables, version: DataVersion, settings: Settings, until: int, without: Sequence[Span] = ()
+) -> Examples:
     """Read the examples whose label was known by `until`.
 
     Of rows with one id the one labelled last stays; a correction known by then replaces the label.
@@ -100,6 +103,8 @@ def read_examples(store: ReadsTables, version: DataVersion, settings: Settings, 
     ----------
     until : int
         Stream time of the request, ms.
+    without : sequence of (int, int)
+        Windows in quarantine: their events are left out.
 
     Raises
     ------
@@ -112,6 +117,8 @@ def read_examples(store: ReadsTables, version: DataVersion, settings: Settings, 
         later = store.read(CORRECTIONS, version=version.corrections, where=_up_to(until))
         known = _corrected(known, later)
     known = _one_row_an_id(known)
+    if without:
+        known = known.filter(pa.array(outside(milliseconds(known["event_time"]), without)))
     known = known.take(pc.sort_indices(known, [("event_time", "ascending"), ("id", "ascending")]))
     return as_examples(known.slice(max(len(known) - settings.batch.max_rows, 0)), settings)
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from core.errors import StoreError
 from core.tables import prediction_column
 from flows.examples import Examples
+from monitoring.calibration import Calibrations
 
 MAX_ROWS = 20_000
 
@@ -39,6 +40,7 @@ def write_reference(
     validation: Validation,
     data_cut: int,
     table_version: int,
+    calibrations: Calibrations,
     seed: int,
 ) -> list[Path]:
     """Write both files of a version and return their paths; the same rows and seed give the same sample.
@@ -47,6 +49,8 @@ def write_reference(
     ----------
     data_cut : int
         End of the data that the version was trained on, event time, ms.
+    calibrations : dict
+        What is usual for windows of these rows.
 
     Raises
     ------
@@ -68,6 +72,8 @@ def write_reference(
             "validation": asdict(validation),
             "data_cut": data_cut,
             "table_version": table_version,
+            "trained_rows": len(rows),
+            "calibrations": {stage: usual.to_json() for stage, usual in calibrations.items()},
         }
         part.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
         _put(part, about)

@@ -16,6 +16,7 @@ from core.batch_model import FittedModel
 from core.durations import format_time
 from core.errors import RegistryError, StoreError
 from core.project import Project
+from core.quarantine import quarantined
 from core.registry import CHAMPION, ModelVersion, Registration, Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
@@ -29,6 +30,7 @@ from flows.references import Validation, write_reference
 from flows.search import SearchResult, fit, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import column_problems, data_problems
+from monitoring.calibration import calibrations
 
 Step = tuple[str, Callable[[], str]]
 
@@ -129,7 +131,8 @@ class Retraining:
         """Read the examples and refuse data that nothing should be fitted on."""
         settings, data = self.project.settings, self._pinned
         self._stop_for(column_problems(missing_columns(self.store, data, settings)))
-        self._rows = read_examples(self.store, data, settings, self.request.event_time)
+        kept_out = quarantined(self.ledger.history(), self.request.event_time)
+        self._rows = read_examples(self.store, data, settings, self.request.event_time, kept_out)
         self._stop_for(data_problems(self._rows.outcomes, settings))
         return f"{len(self._rows)} labelled examples"
 
@@ -315,5 +318,6 @@ class Retraining:
             validation=Validation(loss, served),
             data_cut=data_cut(self._rows),
             table_version=self._pinned.examples,
+            calibrations=calibrations(self._rows.table, self.project.settings),
             seed=self.project.settings.batch.seed,
         )

@@ -77,8 +77,8 @@ def prepare(current: pa.Table, reference: pa.Table, column: str, kind: Literal["
         if column not in table.column_names:
             return f"is not in the {side}"
     if kind == "number":
-        return _numbers(name, _to_numbers(current[column]), _to_numbers(reference[column]))
-    return _categories(name, _to_text(current[column]), _to_text(reference[column]))
+        return numbers(name, to_numbers(current[column]), to_numbers(reference[column]))
+    return _categories(name, to_text(current[column]), to_text(reference[column]))
 
 
 def served_column(current: pa.Table, reference: pa.Table, column: str, task: Task) -> Column | str:
@@ -122,7 +122,8 @@ def _with_class(table: pa.Table, column: str) -> pa.Table:
     return table.set_column(table.schema.get_field_index(column), column, classes)
 
 
-def _to_numbers(values: pa.ChunkedArray) -> NDArray[np.float64]:
+def to_numbers(values: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Return a column as numbers: NaN for null, infinite or no number."""
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
@@ -131,7 +132,8 @@ def _to_numbers(values: pa.ChunkedArray) -> NDArray[np.float64]:
     return np.clip(np.where(np.isfinite(numbers), numbers, np.nan), -BOUND, BOUND)
 
 
-def _numbers(name: str, current: NDArray[np.float64], reference: NDArray[np.float64]) -> Column:
+def numbers(name: str, current: NDArray[np.float64], reference: NDArray[np.float64]) -> Column:
+    """Return numbers of both sides, rounded and scaled where distances or plots would not be defined."""
     current, reference = _rounded(current, reference)
     known = reference[np.isfinite(reference)]
     if not len(known):
@@ -159,7 +161,8 @@ def _rounded(*sides: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return [np.round(side / unit) * unit for side in sides]
 
 
-def _to_text(values: pa.ChunkedArray) -> list[str]:
+def to_text(values: pa.Array | pa.ChunkedArray) -> list[str]:
+    """Return a column as text that can be shown, with a category for null."""
     return [MISSING if value is None else _clean(str(value)) for value in values.to_pylist()]
 
 

@@ -17,6 +17,7 @@ from core.loop_settings import DriftSettings
 from core.setting_types import Kind, Task
 from monitoring.columns import Column
 from monitoring.comparison import LABEL, PREDICTION, DriftReport, compare_data, compare_labels
+from monitoring.judgement import feature_limit, label_limit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,34 +63,6 @@ def report_labels(
     return compared.report(_run(compared.columns, drift, path, task=quality), _html(path))
 
 
-def distances(columns: Mapping[str, Column]) -> dict[str, float]:
-    """Return the distance of each column that has a finite one: the report's numbers without the report.
-
-    Evidently's own functions, called directly: a millisecond a column.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> column = Column("x", True, current=np.array([1.0, 3.0]), reference=np.array([0.0, 2.0]))
-    >>> distances({"x": column})
-    {'x': 1.0}
-    """
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    import pandas as pd
-    from evidently.legacy.calculations.stattests import jensenshannon_stat_test, wasserstein_stat_test
-    from evidently.legacy.core import ColumnType
-
-    found = {}
-    for name, column in columns.items():
-        test = wasserstein_stat_test if column.is_number else jensenshannon_stat_test
-        kind = ColumnType.Numerical if column.is_number else ColumnType.Categorical
-        current, reference = (pd.Series(side).dropna() for side in (column.current, column.reference))
-        value = float(test(reference, current, kind, None).drift_score)
-        if math.isfinite(value):
-            found[name] = value
-    return found
-
-
 def _run(columns: Mapping[str, Column], drift: DriftSettings, path: Path, *, task: Task | None) -> dict[str, float]:
     """Make and save the report; return the distance of each column that has a finite one."""
     if not columns:
@@ -133,7 +106,7 @@ def _snapshot(columns: Mapping[str, Column], drift: DriftSettings, task: Task | 
             drift_share=min(drift.feature_share, 1.0),
             num_method="wasserstein",
             cat_method="jensenshannon",
-            threshold=drift.feature_threshold,
+            threshold=feature_limit(drift),
         )
         metrics.insert(0, count)
     metrics.extend(_quality_metrics(task, columns))
@@ -154,8 +127,8 @@ def _method(column: Column) -> str:
 
 
 def _threshold(name: str, drift: DriftSettings) -> float:
-    special = {PREDICTION: drift.prediction_threshold, LABEL: drift.label_threshold}
-    return special.get(name, drift.feature_threshold)
+    special = {PREDICTION: drift.prediction_threshold, LABEL: label_limit(drift)}
+    return special.get(name, feature_limit(drift))
 
 
 def _quality_definition(task: Task | None) -> dict[str, Any]:

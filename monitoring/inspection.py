@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -11,11 +12,14 @@ import pyarrow as pa
 from core.errors import HeadraceError, StoreError
 from core.project import Project
 from core.settings import Settings
-from monitoring.comparison import DriftReport
+from monitoring.breaks import data_breaks, label_breaks
+from monitoring.calibration import Surprise
+from monitoring.comparison import LABEL, DriftReport
 from monitoring.drift_report import report_data, report_labels
-from monitoring.policy import Evidence, Judgement
+from monitoring.judgement import Evidence, Judgement
 from monitoring.reference import Reference
 from monitoring.rows import Losses, WindowRows, mean_losses
+from monitoring.signals import SERVED_LOSS
 from monitoring.windows import WindowStage
 
 _NO_LOSSES = Losses({}, 0, None, 0)
@@ -29,6 +33,10 @@ class Inspection:
     ----------
     rows, labels : int
         Predictions of the window, and examples; `labels` is 0 before they are due.
+    surprise : Surprise or None
+        How unusual that is; None where the reference is not calibrated for this stage.
+    breaks : tuple of str
+        Why the window is not to be learned from.
     problem : str or None
         Why it could not be judged though it should be.
     """
@@ -41,6 +49,8 @@ class Inspection:
     reference: Reference | None = None
     report: DriftReport = field(default_factory=DriftReport)
     losses: Losses = _NO_LOSSES
+    surprise: Surprise | None = None
+    breaks: tuple[str, ...] = ()
     problem: str | None = None
 
     def evidence(self, first_event: int) -> Evidence:
@@ -56,9 +66,23 @@ class Inspection:
             champion_loss=self.losses.champion,
             validation_loss=self.reference.validation_loss if self.reference else None,
             loss_rows=self.losses.champion_rows,
+            surprise=self.surprise,
+            breaks=self.breaks,
             problem=self.problem,
             examples=self.examples,
+            trained_rows=self.reference.trained_rows if self.reference else 0,
+            shortfall=self._shortfall(),
         )
+
+    def _shortfall(self) -> float | None:
+        """Return by how much the champion's loss has risen against the served one since its validation."""
+        mean, reference = self.losses.mean, self.reference
+        losses = [mean.get("champion"), mean.get("served")]
+        losses += [reference.validation_loss, reference.served_loss] if reference else [None, None]
+        if self.losses.champion_rows < self.losses.rows or not all(losses):
+            return None
+        champion, served, promised, promised_served = (math.log(loss) for loss in losses if loss)
+        return (champion - served) - (promised - promised_served)
 
     def row(self, judgement: Judgement, report: str | None) -> dict[str, Any]:
         """Return the row of the ``windows`` table; times in microseconds."""
@@ -164,20 +188,21 @@ class Inspector:
         StoreError
             If a table cannot be read or the report cannot be written: to be tried again.
         """
-        examples = self._rows.examples(stage) if stage.stage == "labels" else None
+        known = self._rows.examples(stage)
+        examples = known if stage.stage == "labels" else None
         found = Inspection(
             stage,
             champion,
             rows=self._rows.count(stage),
             labels=0 if examples is None else examples.num_rows,
-            examples=self._rows.count_examples(stage.due) if champion is None else 0,
+            examples=self._rows.count_examples(stage.due),
             losses=_NO_LOSSES if examples is None else mean_losses(examples, self._settings.expert_names, champion),
         )
         if champion is None:
             return found
         try:
             found = replace(found, reference=self._reference(champion))
-            return replace(found, report=self._compared(found, examples))
+            return self._judged(found, examples, known)
         except StoreError:
             raise
         except HeadraceError as error:
@@ -187,11 +212,26 @@ class Inspector:
         """Return the first event time at or after `moment`, ms; None if there is none."""
         return self._rows.next_event(moment)
 
-    def _compared(self, found: Inspection, examples: pa.Table | None) -> DriftReport:
+    def _judged(self, found: Inspection, examples: pa.Table | None, known: pa.Table) -> Inspection:
         """Compare the rows with the reference, unless they are too few to be judged."""
-        stage = found.stage
+        stage, settings = found.stage, self._settings
         assert found.reference is not None
-        if (found.rows if examples is None else found.labels) < self._settings.drift.min_rows:
-            return DriftReport()
+        if (found.rows if examples is None else found.labels) < settings.drift.min_rows:
+            return found
+        reference = found.reference.sample
         current = self._rows.predictions(stage) if examples is None else examples
-        return self._compare(stage, current, found.reference.sample)
+        report = self._compare(stage, current, reference)
+        breaks = label_breaks(known, reference, settings)
+        calibration = found.reference.calibrations.get(stage.stage)
+        if examples is None:
+            previous = self._rows.predictions(stage.before())
+            breaks = [*data_breaks(current, previous, reference, settings, calibration), *breaks]
+        surprise = None if calibration is None else calibration.surprise(self._signals(found, report))
+        return replace(found, report=report, surprise=surprise, breaks=tuple(breaks))
+
+    def _signals(self, found: Inspection, report: DriftReport) -> dict[str, float]:
+        """Return the distances that are calibrated for this stage."""
+        if found.stage.stage == "data":
+            return report.features
+        signals = {LABEL: report.label, SERVED_LOSS: found.losses.mean.get("served")}
+        return {name: value for name, value in signals.items() if value is not None}

@@ -14,6 +14,7 @@ from core.audit import DISPATCH_PROBLEM, Ledger, RetrainRequest
 from core.durations import format_time
 from core.errors import AlreadyRunningError, HeadraceError
 from core.locks import FileLock
+from core.metrics import METRICS
 from core.progress import Stream, stream_of
 from core.project import Project
 from core.status import read_status, refuse_second, write_status
@@ -21,8 +22,11 @@ from core.store import TableStore
 from core.tables import WINDOWS
 from monitoring.alerts import TIMEOUT_S, AlertOutbox, SendAlert
 from monitoring.cursor import Cursor, Due
+from monitoring.decision import Decision, PolicyState
+from monitoring.gain import gains
 from monitoring.inspection import Inspection, Inspector, Reports
-from monitoring.policy import Decision, Evidence, PolicyState, decide, judge
+from monitoring.judgement import Evidence, judge
+from monitoring.policy import decide
 from monitoring.reference import champion_at, load_reference
 from monitoring.rows import WindowRows
 from monitoring.windows import WindowStage, due_stages, start_progress, windows_schema
@@ -190,10 +194,11 @@ class Monitor:
                 return False
             decision = self._decide(evidence)
             alerted = bool(decision.alert) and self._record_alert(evidence, decision, report)
+            self._record_breaks(evidence, decision)
             if decision.trigger is not None:
                 self._request(evidence, decision)
             self._ledger.remember(CURSOR, asdict(replace(moved, alerts=moved.alerts + alerted)))
-        log.info("window %s: %s, %s", stage.name, row["verdict"], decision.action)
+        log.info("window %s: %s; %s", stage.name, row["verdict"], decision.sentence)
         if alerted:
             log.warning("alert %s: %s", stage.name, " ".join(decision.alert))
         return True
@@ -207,6 +212,8 @@ class Monitor:
             alerted=any(record.key == sibling for record in self._ledger.history("alert")),
             open_retraining=any(request.is_open for request in requests),
             last_retraining=max((request.event_time for request in requests), default=None),
+            retrainings=tuple(request.event_time for request in requests),
+            past=gains(requests, self._ledger.history("retraining"), METRICS[self._settings.task][0], stage.due),
         )
         state = PolicyState.from_json(self._ledger.recall(POLICY))
         decision, state = decide(evidence, state, self._settings)
@@ -218,12 +225,24 @@ class Monitor:
         body = {**_about(evidence), "reasons": list(decision.alert), "report": report}
         return self._ledger.record("alert", stage.name, event_time=stage.due, body=body)
 
+    def _record_breaks(self, evidence: Evidence, decision: Decision) -> None:
+        """Write down which windows are kept out of learning, and which are learned from after all."""
+        stage, span = evidence.window, self._settings.windows.span
+        if decision.quarantine:
+            body = {**_about(evidence), "span": [stage.start, stage.end], "reasons": list(decision.quarantine)}
+            self._ledger.record("quarantine", stage.sibling("data"), event_time=stage.due, body=body)
+        if decision.release:
+            body = {**_about(evidence), "spans": [[start, start + span] for start in decision.release]}
+            self._ledger.record("release", stage.name, event_time=stage.due, body=body)
+
     def _request(self, evidence: Evidence, decision: Decision) -> None:
         assert decision.trigger is not None
         due = evidence.window.due
         key = f"{decision.trigger}-{format_time(due)}"
         effective_at = due + self._settings.retrain.duration
         body = {**_about(evidence), "trigger": decision.trigger, "reasons": list(decision.reasons)}
+        if decision.prospect is not None:
+            body |= {"prospect": asdict(decision.prospect), "expected_gain": decision.gain}
         request = RetrainRequest(key, decision.trigger, due, effective_at, body=body)
         if self._ledger.request_retrain(request):
             self._ledger.record("decision", key, event_time=due, body={**body, "effective_at": effective_at})

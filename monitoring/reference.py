@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from core.audit import LedgerRecord
 from core.errors import CheckpointError
+from monitoring.calibration import Calibration, Calibrations
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,21 @@ class Reference:
         SHA-256 of the sample's file.
     sample : pyarrow.Table
         Columns as in the ``examples`` table.
-    validation_loss : float or None
-        Mean loss of the champion on its hold-out; None if it had none.
+    validation_loss, served_loss : float or None
+        Mean loss of the champion on its hold-out, and of the blend with it; None if it had none.
+    trained_rows : int
+        Rows that the champion was trained on; 0 where that was not written down.
+    calibrations : dict of str to Calibration
+        What is usual at each stage of a window.
     """
 
     version: int
     digest: str
     sample: pa.Table
     validation_loss: float | None
+    served_loss: float | None = None
+    trained_rows: int = 0
+    calibrations: Calibrations = field(default_factory=dict)
 
 
 def champion_at(records: Iterable[LedgerRecord], moment: int) -> int | None:
@@ -75,7 +83,9 @@ def load_reference(folder: Path, version: int) -> Reference:
         stamp: dict[str, Any] = json.loads((folder / f"{version}.json").read_text(encoding="utf-8"))
         content = (folder / f"{version}.parquet").read_bytes()
         stamped, stamped_version = str(stamp["digest"]), int(stamp["version"])
-        loss = stamp["validation"]["loss"]
+        losses = [stamp["validation"].get(name) for name in ("loss", "served_loss")]
+        usual = {stage: Calibration.from_json(body) for stage, body in stamp.get("calibrations", {}).items()}
+        trained = int(stamp.get("trained_rows", 0))
         digest = hashlib.sha256(content).hexdigest()
         if digest != stamped or stamped_version != version:
             raise CheckpointError(
@@ -87,4 +97,5 @@ def load_reference(folder: Path, version: int) -> Reference:
         raise CheckpointError(f"{where} is missing: {error.filename}; restore it, or retrain") from error
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise CheckpointError(f"{where} cannot be read: {error!r}; restore it, or retrain") from error
-    return Reference(version, digest, sample, None if loss is None else float(loss))
+    loss, served = (None if value is None else float(value) for value in losses)
+    return Reference(version, digest, sample, loss, served, trained, usual)

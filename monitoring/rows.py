@@ -141,7 +141,7 @@ def mean_losses(examples: pa.Table, experts: Sequence[str], champion: int | None
     """
     outcomes = examples["label"].to_pylist()
     names = ["served", *experts]
-    losses = {name: _losses(examples[prediction_column(name)].to_pylist(), outcomes) for name in names}
+    losses = {name: losses_of(examples[prediction_column(name)].to_pylist(), outcomes) for name in names}
     present = {name: values for name, values in losses.items() if any(value is not None for value in values)}
     common = [row for row in zip(*present.values(), strict=True) if None not in row]
     mean = {name: sum(row[i] for row in common) / len(common) for i, name in enumerate(present)} if common else {}
@@ -151,9 +151,10 @@ def mean_losses(examples: pa.Table, experts: Sequence[str], champion: int | None
     return Losses(mean, len(common), sum(own) / len(own) if own else None, len(own))
 
 
-def _losses(predictions: list[Any], outcomes: list[Outcome | None]) -> list[float | None]:
+def losses_of(cells: list[Any], outcomes: list[Outcome | None]) -> list[float | None]:
+    """Return the loss of each cell of a prediction column; None where there is none."""
     result: list[float | None] = []
-    for raw, outcome in zip(predictions, outcomes, strict=True):
+    for raw, outcome in zip(cells, outcomes, strict=True):
         prediction = prediction_of(raw)
         known = prediction is not None and outcome is not None and is_sane(prediction)
         result.append(loss(prediction, outcome) if known else None)  # type: ignore[arg-type]

@@ -53,6 +53,11 @@ class WindowStage:
         """
         return f"{_file_time(self.start)}_{self.stage}"
 
+    def before(self) -> WindowStage:
+        """Return the window before it, as known when this stage is due."""
+        span = self.end - self.start
+        return replace(self, start=self.start - span, end=self.start)
+
     def sibling(self, stage: Stage) -> str:
         """Return the name of the given stage of the same window."""
         return f"{_file_time(self.start)}_{stage}"

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 
 from core.loop_settings import DriftSettings
 from core.settings import Settings
-from monitoring.policy import Decision, Evidence, PolicyState, decide, judge
+from monitoring.calibration import Signal, Surprise
+from monitoring.decision import Decision, PolicyState
+from monitoring.gain import Gain, Prospect, expected_gain
+from monitoring.judgement import Evidence, judge
+from monitoring.policy import decide
 from monitoring.windows import due_stages, start_progress
 
 SPAN = 10_000
@@ -138,19 +142,20 @@ def _drifted(number: int, **more: Any) -> Evidence:
 
 
 def test_persistent_drift_retrains_and_then_the_cooldown_holds():
-    chosen, state, triggers = make_settings(), PolicyState(champion=1), []
+    chosen, state, triggers, told = make_settings(), PolicyState(champion=1), [], []
     for number in range(8):
         decision, state = decide(_drifted(number), state, chosen)
         triggers.append(decision.trigger)
-        assert decision.alert
+        told.append("alert" if decision.alert else "watch" if decision.watch else "nothing")
     assert triggers == [None, "drift", None, None, None, "drift", None, None]
+    assert told == ["alert", "watch", "watch", "watch", "alert", "watch", "watch", "watch"]
 
 
 def test_somebody_elses_retraining_starts_the_cooldown_too():
     state = PolicyState(champion=1)
     _, state = decide(_drifted(0), state, make_settings())
     decision, state = decide(_drifted(1, last_retraining=15_000), state, make_settings())
-    assert decision.action == "alert"
+    assert decision.action == "watch"
     assert state.last_retraining == 15_000
 
 
@@ -200,7 +205,7 @@ def test_drift_does_not_retrain_where_the_project_says_no():
     chosen, state = make_settings(on_drift=False), PolicyState(champion=1)
     for number in range(3):
         decision, state = decide(_drifted(number), state, chosen)
-        assert decision.action == "alert"
+        assert decision.action in ("alert", "watch")
 
 
 def test_a_problem_alerts_once_a_window_and_is_no_verdict():
@@ -209,7 +214,7 @@ def test_a_problem_alerts_once_a_window_and_is_no_verdict():
     assert decision == Decision(alert=("The reference is damaged.",))
     assert state.data == ()
     repeated, _ = decide(_drifted(0, problem="The reference is damaged.", alerted=True), state, chosen)
-    assert repeated.action == "nothing"
+    assert repeated.action == "ignore"
 
 
 @pytest.mark.parametrize(
@@ -247,3 +252,85 @@ def test_without_anything_to_compare_a_window_is_not_judged():
     assert judge(Evidence(_stage(0), 0, champion=1, rows=500), DRIFT).verdict == "not judged"
     judgement = judge(Evidence(_stage(0), 0, rows=500, features={"a": 9.0}), DRIFT)
     assert judgement.reasons == ("No reference: there is no champion yet.",)
+
+
+def _with_surprise(number: int, chance: float, **more: Any) -> Evidence:
+    signal = Signal("a", 0.9, usual=0.3, score=4.0)
+    return replace(_drifted(number, **more), features={"a": 0.9}, surprise=Surprise(chance, (signal,)))
+
+
+def test_what_is_usual_decides_where_it_is_known_and_no_limit_is_set():
+    calibrated = DriftSettings(false_alarms="1 per 100s")  # type: ignore[arg-type]
+    limit = SPAN / 100_000 / 2
+    assert judge(_with_surprise(0, limit * 0.9), calibrated).verdict == "drifted"
+    assert judge(_with_surprise(0, limit * 1.1), calibrated).verdict == "steady"
+    (reason,) = judge(_with_surprise(0, limit / 2), calibrated).reasons
+    assert "a 0.90 (usually below 0.30)" in reason
+    assert "once in 3.3m (limit: once in 1.7m)" in reason
+    assert judge(_with_surprise(0, 1e-9), DriftSettings(feature_threshold=float("inf"))).verdict == "steady"
+
+
+def test_drift_that_only_wavers_is_one_episode():
+    own = {**dict.fromkeys(LIMITS), "prediction_threshold": 0.75}
+    chosen = make_settings({"false_alarms": "1 per 100s", "cooldown": "1000s", **own}, on_drift=False)
+    state, told = PolicyState(champion=1), []
+    for number, chance in enumerate([0.01, 0.1, 0.01, 0.9, 0.01]):
+        decision, state = decide(_with_surprise(number, chance), state, chosen)
+        told.append(decision.action)
+    assert told == ["alert", "ignore", "watch", "ignore", "alert"]
+
+
+def test_a_break_is_kept_out_until_it_is_over():
+    chosen, state, seen = make_settings({"quarantine_windows": 3}), PolicyState(champion=1), []
+    for number, is_broken in enumerate([False, True, True, False, False]):
+        breaks = ("The column is gone.",) if is_broken else ()
+        decision, state = decide(replace(_drifted(number, breaks=breaks), features={"a": 0.0}), state, chosen)
+        seen.append(decision)
+    assert [one.action for one in seen] == ["ignore", "quarantine", "quarantine", "ignore", "ignore"]
+    assert [bool(one.alert) for one in seen] == [False, True, False, False, False]
+    assert not any(one.trigger for one in seen)
+
+
+def test_a_break_that_lasts_is_how_the_stream_is_now():
+    chosen = make_settings({"quarantine_windows": 2, "persistence": 1, "of_windows": 1})
+    state, seen = PolicyState(champion=1), []
+    for number in range(4):
+        decision, state = decide(_drifted(number, breaks=("The unit was changed.",)), state, chosen)
+        seen.append(decision)
+    assert [one.action for one in seen[:3]] == ["quarantine", "quarantine", "retrain"]
+    assert seen[2].release == (0, SPAN)
+    assert not seen[3].release
+
+
+def test_the_labels_of_a_broken_window_are_no_drift():
+    chosen, state = make_settings({"persistence": 1, "of_windows": 1}), PolicyState(champion=1)
+    _, state = decide(_drifted(0, breaks=("The column is gone.",)), state, chosen)
+    late = Evidence(_stage(0, "labels"), 0, champion=1, rows=900, label=0.9)
+    decision, state = decide(late, state, chosen)
+    assert decision == Decision()
+
+
+def test_drift_retrains_only_where_it_is_worth_it():
+    cheap = make_settings({"persistence": 1, "of_windows": 1})
+    dear = make_settings({"persistence": 1, "of_windows": 1}, cost=1000.0, worth=1.0)
+    grown = _drifted(0, trained_rows=1_000, examples=2_000)
+    decision, _ = decide(grown, PolicyState(champion=1), cheap)
+    assert decision.trigger == "drift"
+    assert decision.gain == pytest.approx(0.01)
+    decision, _ = decide(grown, PolicyState(champion=1), dear)
+    assert decision.trigger is None
+    assert "costs 1000.00 and is expected to be worth 28.00 over 28 days" in decision.sentence
+    decision, _ = decide(replace(grown, examples=1_010), PolicyState(champion=1), cheap)
+    assert "less than retrain.min_gain" in decision.sentence
+    decision, _ = decide(replace(grown, retrainings=(1, 2)), PolicyState(champion=1), make_settings(per_day=2))
+    assert decision.trigger is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(-1, 1), st.floats(-0.2, 0.2)), max_size=30))
+def test_the_expected_gain_lies_between_what_was_thought_and_what_was_seen(past):
+    seen = [Gain(Prospect(1.0), gain) for _, _, gain in past]
+    expected = expected_gain(Prospect(1.0), seen)
+    values = [0.01, *(one.gain for one in seen)]
+    assert min(values) - 1e-9 <= expected <= max(values) + 1e-9
+    mixed = [Gain(Prospect(growth, shortfall), gain) for growth, shortfall, gain in past]
+    assert abs(expected_gain(Prospect(0.0), mixed)) < 1e-12

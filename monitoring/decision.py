@@ -1,0 +1,120 @@
+"""What the policy remembers and decides. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from core.audit import Trigger
+from monitoring.gain import Prospect
+
+Action = Literal["ignore", "watch", "alert", "quarantine", "retrain"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judged window, remembered."""
+
+    start: int
+    drifted: bool
+
+
+@dataclass(frozen=True)
+class PolicyState:
+    """What the policy remembers; durable in the ledger.
+
+    Attributes
+    ----------
+    champion : int or None
+        Whom the remembered verdicts are about.
+    data, labels : tuple of Verdict
+        The latest judged windows of each stage, oldest first; at most ``drift.of_windows``.
+    last_retraining : int or None
+        Event time of the latest retraining decision of any trigger, ms.
+    shortfall : float
+        By how much the champion has lost against the served prediction since its validation; a difference of logs.
+    alerted_at : int or None
+        Due time of the latest alert of drift that still lasts, ms.
+    broken : tuple of int
+        Starts of the latest windows that were broken, one after the other, ms.
+    """
+
+    champion: int | None = None
+    data: tuple[Verdict, ...] = ()
+    labels: tuple[Verdict, ...] = ()
+    last_retraining: int | None = None
+    shortfall: float = 0.0
+    alerted_at: int | None = None
+    broken: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any] | None) -> PolicyState:
+        """Read what :meth:`to_json` wrote; the empty state for None.
+
+        Examples
+        --------
+        >>> state = PolicyState(3, (Verdict(0, True),))
+        >>> PolicyState.from_json(state.to_json()) == state
+        True
+        """
+        if body is None:
+            return cls()
+        data, labels = (tuple(Verdict(**verdict) for verdict in body[name]) for name in ("data", "labels"))
+        more = {name: body[name] for name in ("champion", "last_retraining", "shortfall", "alerted_at") if name in body}
+        return cls(data=data, labels=labels, broken=tuple(body.get("broken", ())), **more)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do about a stage.
+
+    Attributes
+    ----------
+    alert : tuple of str
+        Reasons to alert, one sentence each; empty for no alert.
+    trigger : str or None
+        Why to retrain: bootstrap, schedule or drift; None for no retraining.
+    reasons : tuple of str
+        Reasons of the retraining, one sentence each; or why drift that lasts does not retrain.
+    quarantine : tuple of str
+        Reasons to keep the window out of learning; empty where it stays in.
+    release : tuple of int
+        Starts (ms) of windows in quarantine that are learned from after all: what was a break is how the stream is now.
+    watch : tuple of str
+        What is unusual, and was alerted before or is no reason to alert.
+    prospect : Prospect or None
+        What the retraining has to work with.
+    gain : float or None
+        Expected relative fall of the served loss, where a retraining was considered.
+    """
+
+    alert: tuple[str, ...] = ()
+    trigger: Trigger | None = None
+    reasons: tuple[str, ...] = ()
+    quarantine: tuple[str, ...] = ()
+    release: tuple[int, ...] = ()
+    watch: tuple[str, ...] = ()
+    prospect: Prospect | None = None
+    gain: float | None = None
+
+    @property
+    def action(self) -> Action:
+        """The farthest step decided."""
+        steps: list[tuple[Action, object]] = [
+            ("retrain", self.trigger),
+            ("quarantine", self.quarantine),
+            ("alert", self.alert),
+            ("watch", self.watch),
+        ]
+        return next((name for name, taken in steps if taken), "ignore")
+
+    @property
+    def sentence(self) -> str:
+        """What was decided and why, for a person."""
+        why = self.reasons if self.trigger else (*self.quarantine, *self.alert, *self.watch, *self.reasons)
+        return f"{self.action}: {' '.join(dict.fromkeys(why))}" if why else f"{self.action}: nothing unusual."

@@ -1,0 +1,103 @@
+"""What a retraining is expected to add to what is served. Pure.
+
+A batch model gains by more rows (its loss falls about as much with each doubling) and by what it has lost against
+the blend since it was validated. How much of either comes back is learned from the stream's own retrainings: a Bayesian
+linear regression (Bishop 2006, 3.3) of the measured gains of the *blend*, from a prior that a few of them outweigh.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.audit import LedgerRecord, RetrainRequest
+
+_BLENDS = ("blend_with_challenger", "blend_with_champion")
+_PRIOR = np.array([0.01, 0.1])
+_PRIOR_DEVIATION = np.array([0.01, 0.1])
+_NOISE = 0.02
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a retraining has to work with.
+
+    Attributes
+    ----------
+    growth : float
+        Doublings of the rows since the champion was trained.
+    shortfall : float
+        By how much the champion's loss has risen against the served one since its validation: a difference of logs.
+    """
+
+    growth: float
+    shortfall: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a past retraining had to work with, and how much lower the blend's loss was on the hold-out, relatively."""
+
+    prospect: Prospect
+    gain: float
+
+
+def growth(rows: int, trained: int, at_most: int) -> float:
+    """Return the doublings from the rows trained on to those there are now, of which at most some are used.
+
+    Examples
+    --------
+    >>> growth(4_000, 1_000, at_most=2_000), growth(10, 0, at_most=100)
+    (1.0, 0.0)
+    """
+    return math.log2(max(min(rows, at_most) / trained, 1.0)) if trained else 0.0
+
+
+def expected_gain(prospect: Prospect, past: Sequence[Gain]) -> float:
+    """Return the expected relative fall of the served loss.
+
+    Examples
+    --------
+    >>> expected_gain(Prospect(1.0), []), expected_gain(Prospect(1.0), [Gain(Prospect(1.0), 0.0)] * 50) < 0.002
+    (0.01, True)
+    """
+    known = np.array([_inputs(one.prospect) for one in past]).reshape(-1, 2)
+    gains = np.array([one.gain for one in past])
+    precision = np.diag(_PRIOR_DEVIATION**-2.0) + known.T @ known / _NOISE**2
+    rates = np.linalg.solve(precision, _PRIOR / _PRIOR_DEVIATION**2 + known.T @ gains / _NOISE**2)
+    return float(_inputs(prospect) @ rates)
+
+
+def _inputs(prospect: Prospect) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array([prospect.growth, max(prospect.shortfall, 0.0)])
+
+
+def gains(
+    requests: Iterable[RetrainRequest], retrainings: Iterable[LedgerRecord], metric: str, moment: int
+) -> tuple[Gain, ...]:
+    """Return what the ledger says that former retrainings gained.
+
+    Parameters
+    ----------
+    requests, retrainings : iterable
+        The ledger's requests, and its records of what became of them.
+    metric : str
+        The loss that is compared.
+    moment : int
+        Retrainings that took effect later do not count yet, ms.
+    """
+    prospects = {
+        request.id: Prospect(**request.body["prospect"])
+        for request in requests
+        if "prospect" in request.body and request.effective_at <= moment
+    }
+    found = []
+    for record in retrainings:
+        prospect, metrics = prospects.get(record.body.get("request", "")), record.body.get("metrics") or {}
+        new, old = (metrics.get(name, {}).get(metric) for name in _BLENDS)
+        if prospect is not None and new is not None and old:
+            found.append(Gain(prospect, 1.0 - new / old))
+    return tuple(found)

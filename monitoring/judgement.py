@@ -1,0 +1,245 @@
+"""The verdict on a window's stage: drifted and why, steady, or not judged. Pure.
+
+What is unusual for this very stream has drifted: the limit of a stage is the surprise that its reference's own days
+give half of ``drift.false_alarms`` times (:mod:`monitoring.calibration`; the other stage gives the other half). Fixed
+limits hold where the project file sets them, and where a reference has too few days to be calibrated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from core.durations import about
+from core.loop_settings import DriftSettings
+from monitoring.calibration import Surprise
+from monitoring.gain import Gain
+from monitoring.windows import WindowStage
+
+VerdictName = Literal["drifted", "steady", "not judged"]
+
+FEATURE_THRESHOLD, LABEL_THRESHOLD, QUALITY_DROP = 0.5, 0.25, 0.25
+"""Fixed limits where neither the project file nor the reference says what is usual."""
+
+_STAGES = 2
+_CALM = 4.0
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about a window at one of its stages.
+
+    Attributes
+    ----------
+    window : WindowStage
+        The stage; its due time is the policy's *now*.
+    first_event : int
+        Event time of the stream's first event, ms.
+    champion : int or None
+        Version of the champion now; None before the first promotion.
+    rows : int
+        Rows of this stage: predictions, or examples once labels are due.
+    features : mapping of str to float
+        Distance of each feature that could be compared.
+    prediction, label : float or None
+        Distance of the served predictions and of the labels.
+    champion_loss, validation_loss : float or None
+        Mean loss of the champion in the window, over `loss_rows` rows, and on its hold-out.
+    surprise : Surprise or None
+        How unusual that is for this stream; None where its reference is not calibrated.
+    breaks : tuple of str
+        Why the window is not to be learned from, one sentence each.
+    problem : str or None
+        Why the window cannot be judged though it should be (a damaged reference): worth an alert.
+    examples : int
+        Labelled examples so far.
+    trained_rows : int
+        Rows that the champion was trained on; 0 where that is not known.
+    shortfall : float or None
+        By how much the champion's loss has risen against the served one since its validation: a difference of logs.
+    past : tuple of Gain
+        What former retrainings gained.
+    alerted : bool
+        Whether the window's other stage alerted already.
+    open_retraining : bool
+        Whether a retraining is under way.
+    last_retraining : int or None
+        Event time of the latest retraining decided by anybody, ms.
+    retrainings : tuple of int
+        Event times of all retrainings decided, ms.
+    """
+
+    window: WindowStage
+    first_event: int
+    champion: int | None = None
+    rows: int = 0
+    features: Mapping[str, float] = field(default_factory=dict)
+    prediction: float | None = None
+    label: float | None = None
+    champion_loss: float | None = None
+    validation_loss: float | None = None
+    loss_rows: int = 0
+    surprise: Surprise | None = None
+    breaks: tuple[str, ...] = ()
+    problem: str | None = None
+    examples: int = 0
+    trained_rows: int = 0
+    shortfall: float | None = None
+    past: tuple[Gain, ...] = ()
+    alerted: bool = False
+    open_retraining: bool = False
+    last_retraining: int | None = None
+    retrainings: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a stage says of its window: drifted and why, or why it is not judged; calm if it is far from drifted."""
+
+    verdict: VerdictName
+    reasons: tuple[str, ...] = ()
+    drifted_share: float | None = None
+    calm: bool = False
+
+
+def judge(evidence: Evidence, drift: DriftSettings) -> Judgement:
+    """Return whether the stage says that its window has drifted.
+
+    Examples
+    --------
+    >>> window = WindowStage(0, 10, "data", 10)
+    >>> seen = Evidence(window, 0, champion=1, rows=900, features={"a": 0.7, "b": 0.1}, prediction=0.1)
+    >>> judge(seen, DriftSettings()).reasons
+    ('1 of 2 features moved by 0.50 or more (share 0.50, limit 0.30): a 0.70.',)
+    """
+    why_not = _why_not_judged(evidence, drift)
+    if why_not is not None:
+        return Judgement("not judged", (why_not,))
+    found = [
+        *(_surprise_reasons(evidence, drift) if _calibrated(evidence, drift) else _fixed_reasons(evidence, drift)),
+        _distance_reason("served predictions", evidence.prediction, drift.prediction_threshold),
+    ]
+    reasons = tuple(reason for reason in found if reason)
+    return Judgement(
+        "drifted" if reasons else "steady",
+        reasons,
+        _share_moved(evidence, drift),
+        calm=not reasons and (evidence.surprise is None or evidence.surprise.chance >= _CALM * _limit(evidence, drift)),
+    )
+
+
+def _calibrated(evidence: Evidence, drift: DriftSettings) -> bool:
+    """Tell whether what is usual decides: it is known, and the project file sets no limit of its own."""
+    data = evidence.window.stage == "data"
+    own = [drift.feature_threshold] if data else [drift.label_threshold, drift.quality_drop]
+    return evidence.surprise is not None and all(limit is None for limit in own)
+
+
+def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[str | None]:
+    surprise, window = evidence.surprise, evidence.window
+    assert surprise is not None
+    behind = _behind_reason(evidence, drift)
+    if surprise.chance >= _limit(evidence, drift):
+        return [behind]
+    once_in = (window.end - window.start) / _STAGES / max(surprise.chance, 1e-9)
+    farthest = [signal for signal in surprise.moved if signal.distance > signal.usual] or surprise.moved[:1]
+    names = ", ".join(f"{far.name} {far.distance:.2f} (usually below {far.usual:.2f})" for far in farthest[:_SHOWN])
+    more = f" and {len(farthest) - _SHOWN} more" if len(farthest) > _SHOWN else ""
+    return [
+        f"Unusual for this stream: {names}{more}. Unchanged it would show as much once in {about(round(once_in))} "
+        f"(limit: once in {about(drift.false_alarms)}).",
+        behind,
+    ]
+
+
+def _behind_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+    """The champion has fallen behind what is served, on the same rows: no hard week explains that."""
+    shortfall = evidence.shortfall
+    if shortfall is None or evidence.loss_rows < drift.min_rows or shortfall <= math.log1p(QUALITY_DROP):
+        return None
+    return (
+        f"The champion's loss {evidence.champion_loss:.4f} has risen by {math.expm1(shortfall):.0%} "
+        f"against that of the served prediction since its validation (limit {QUALITY_DROP:.0%})."
+    )
+
+
+def _limit(evidence: Evidence, drift: DriftSettings) -> float:
+    """Return the chance below which a stage has drifted."""
+    return min((evidence.window.end - evidence.window.start) / drift.false_alarms, 1.0) / _STAGES
+
+
+def _fixed_reasons(evidence: Evidence, drift: DriftSettings) -> list[str | None]:
+    return [_features_reason(evidence, drift), _label_reason(evidence, drift), _quality_reason(evidence, drift)]
+
+
+def _why_not_judged(evidence: Evidence, drift: DriftSettings) -> str | None:
+    if evidence.problem is not None:
+        return evidence.problem
+    if evidence.champion is None:
+        return "No reference: there is no champion yet."
+    what = "predictions" if evidence.window.stage == "data" else "labels"
+    if evidence.rows < drift.min_rows:
+        return f"Too few rows: {evidence.rows} {what}, at least {drift.min_rows} are needed."
+    compared = (evidence.prediction, evidence.label, evidence.champion_loss)
+    if not evidence.features and all(value is None for value in compared):
+        return "Nothing to compare: no column has values both in the window and in the reference."
+    return None
+
+
+def _reaches(value: float | None, threshold: float) -> bool:
+    return value is not None and math.isfinite(threshold) and value >= threshold
+
+
+def feature_limit(drift: DriftSettings) -> float:
+    """Return the fixed limit on a feature's distance."""
+    return FEATURE_THRESHOLD if drift.feature_threshold is None else drift.feature_threshold
+
+
+def _moved(evidence: Evidence, drift: DriftSettings) -> dict[str, float]:
+    limit = feature_limit(drift)
+    return {name: far for name, far in evidence.features.items() if _reaches(far, limit)}
+
+
+def _share_moved(evidence: Evidence, drift: DriftSettings) -> float | None:
+    return len(_moved(evidence, drift)) / len(evidence.features) if evidence.features else None
+
+
+def _features_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+    moved, share, total = _moved(evidence, drift), _share_moved(evidence, drift), len(evidence.features)
+    if share is None or not _reaches(share, drift.feature_share):
+        return None
+    farthest = sorted(moved.items(), key=lambda item: (-item[1], item[0]))
+    names = ", ".join(f"{name} {distance:.2f}" for name, distance in farthest[:_SHOWN])
+    more = f" and {len(farthest) - _SHOWN} more" if len(farthest) > _SHOWN else ""
+    return (
+        f"{len(moved)} of {total} features moved by {feature_limit(drift):.2f} or more "
+        f"(share {share:.2f}, limit {drift.feature_share:.2f}): {names}{more}."
+    )
+
+
+def _label_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+    return _distance_reason("labels", evidence.label, label_limit(drift))
+
+
+def label_limit(drift: DriftSettings) -> float:
+    """Return the fixed limit on the labels' distance."""
+    return LABEL_THRESHOLD if drift.label_threshold is None else drift.label_threshold
+
+
+def _distance_reason(what: str, distance: float | None, threshold: float) -> str | None:
+    if distance is None or not _reaches(distance, threshold):
+        return None
+    return f"The {what} moved by {distance:.2f} (limit {threshold:.2f})."
+
+
+def _quality_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+    loss, validation = evidence.champion_loss, evidence.validation_loss
+    limit = QUALITY_DROP if drift.quality_drop is None else drift.quality_drop
+    if loss is None or validation is None or evidence.loss_rows < drift.min_rows:
+        return None
+    if not math.isfinite(limit) or loss <= (1 + limit) * validation:
+        return None
+    return f"The champion's mean loss {loss:.4f} is more than {limit:.0%} above its validation loss {validation:.4f}."

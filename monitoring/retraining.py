@@ -1,0 +1,119 @@
+"""Whether to retrain: at the bootstrap, on drift that lasts and is worth it, on schedule. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.audit import Trigger
+from core.durations import DAY, HOUR, WEEK, about, format_time
+from core.loop_settings import RetrainSettings
+from core.settings import Settings
+from monitoring.decision import PolicyState
+from monitoring.gain import Prospect, expected_gain, growth
+from monitoring.judgement import Evidence, judge
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Whether to retrain and why, or why drift does not; what it has to work with, and is expected to gain."""
+
+    trigger: Trigger | None = None
+    reasons: tuple[str, ...] = ()
+    prospect: Prospect | None = None
+    gain: float | None = None
+
+
+def retraining(evidence: Evidence, state: PolicyState, settings: Settings) -> Retraining:
+    """Return whether to retrain now."""
+    now, last = evidence.window.due, state.last_retraining
+    if evidence.open_retraining or (last is not None and now <= last):
+        return Retraining()
+    if evidence.champion is None:
+        reason = _bootstrap_reason(evidence, last, settings)
+        return Retraining("bootstrap", (reason,)) if reason else Retraining()
+    prospect = _prospect(evidence, state, settings)
+    gain = None if prospect is None else expected_gain(prospect, evidence.past)
+    scheduled = _schedule_reason(evidence, last, settings)
+    if reason := _drift_reason(evidence, state, settings):
+        why_not = _not_worth_it(gain, settings.retrain) or _over_budget(evidence, settings.retrain)
+        if why_not is None:
+            why = (reason, *judge(evidence, settings.drift).reasons, *_gain_reasons(gain))
+            return Retraining("drift", why, prospect, gain)
+        if scheduled is None:
+            return Retraining(None, (f"{reason} {why_not}",), prospect, gain)
+    return Retraining("schedule", (scheduled,), prospect, gain) if scheduled else Retraining()
+
+
+def _prospect(evidence: Evidence, state: PolicyState, settings: Settings) -> Prospect | None:
+    """Return what a retraining would have to work with; None where it is not known what the champion was trained on."""
+    if not evidence.trained_rows:
+        return None
+    more = growth(evidence.examples, evidence.trained_rows, settings.batch.max_rows)
+    return Prospect(more, state.shortfall)
+
+
+def _gain_reasons(gain: float | None) -> tuple[str, ...]:
+    return () if gain is None else (f"A retraining is expected to lower the served loss by {gain:.2%}.",)
+
+
+def _not_worth_it(gain: float | None, retrain: RetrainSettings) -> str | None:
+    """Return why the expected gain does not pay."""
+    if gain is None:
+        return None
+    if gain < retrain.min_gain:
+        return (
+            f"A retraining is expected to lower the served loss by {gain:.2%}, "
+            f"less than retrain.min_gain {retrain.min_gain:.2%}."
+        )
+    if retrain.worth is None:
+        return None
+    cost = retrain.cost + retrain.cost_per_hour * retrain.duration / HOUR
+    days = (retrain.every or 4 * WEEK) / DAY
+    worth = 100.0 * gain * retrain.worth * days
+    if worth >= cost:
+        return None
+    return f"A retraining costs {cost:.2f} and is expected to be worth {worth:.2f} over {days:.0f} days."
+
+
+def _over_budget(evidence: Evidence, retrain: RetrainSettings) -> str | None:
+    since = evidence.window.due - DAY
+    today = sum(moment > since for moment in evidence.retrainings)
+    if today < retrain.per_day:
+        return None
+    return f"There were {today} retrainings within a day, as many as retrain.per_day allows."
+
+
+def _bootstrap_reason(evidence: Evidence, last: int | None, settings: Settings) -> str | None:
+    now, retrain = evidence.window.due, settings.retrain
+    ready = now >= evidence.first_event + retrain.bootstrap_after
+    rested = last is None or now >= last + settings.windows.span
+    if not (ready and rested and evidence.examples >= retrain.min_examples):
+        return None
+    return (
+        f"There is no champion, and {evidence.examples} examples were gathered in the "
+        f"{about(now - evidence.first_event)} since the first event."
+    )
+
+
+def _drift_reason(evidence: Evidence, state: PolicyState, settings: Settings) -> str | None:
+    """Count the latest windows judged at this stage that either stage found drifted."""
+    drift, now, last = settings.drift, evidence.window.due, state.last_retraining
+    if not settings.retrain.on_drift or (last is not None and now < last + drift.cooldown):
+        return None
+    own = state.data if evidence.window.stage == "data" else state.labels
+    drifted = {verdict.start for verdict in (*state.data, *state.labels) if verdict.drifted}
+    count = sum(verdict.start in drifted for verdict in own)
+    judged_now = bool(own) and own[-1].start == evidence.window.start
+    if not judged_now or own[-1].start not in drifted or count < drift.persistence:
+        return None
+    limit = f"{drift.persistence} of {drift.of_windows}"
+    return f"{count} of the latest {len(own)} judged windows have drifted (limit {limit})."
+
+
+def _schedule_reason(evidence: Evidence, last: int | None, settings: Settings) -> str | None:
+    every, now = settings.retrain.every, evidence.window.due
+    since = evidence.first_event if last is None else last
+    if every is None or now < since + every:
+        return None
+    what = "first event was" if last is None else "latest retraining was decided"
+    return f"The {what} at {format_time(since)}; a retraining is due every {about(every)}."
