@@ -7,6 +7,8 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,19 @@ from monitoring.judgement import feature_limit, label_limit
 if TYPE_CHECKING:
     import pandas as pd
 
+WORKSPACE = "evidently"
+"""Folder beside the reports that the Evidently UI opens."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a report is found in the workspace: its project, its window's name and stage, and when that was due."""
+
+    project: str
+    name: str
+    stage: str
+    due: datetime
+
 
 def report_data(
     current: pa.Table,
@@ -32,6 +47,7 @@ def report_data(
     drift: DriftSettings,
     sample: int,
     path: Path,
+    run: Run | None = None,
 ) -> DriftReport:
     """Compare a window's features and served predictions with the reference's, and write the report.
 
@@ -39,6 +55,8 @@ def report_data(
     ----------
     path : Path
         Where the report goes, without suffix; the other parameters as in :func:`monitoring.comparison.compare_data`.
+    run : Run, optional
+        How the workspace beside the reports names it; left out, it is not put there.
 
     Raises
     ------
@@ -48,11 +66,18 @@ def report_data(
         If Evidently fails.
     """
     compared = compare_data(current, reference, kinds=kinds, task=task, sample=sample)
-    return compared.report(_run(compared.columns, drift, path, task=None), _html(path))
+    return compared.report(_report(compared.columns, drift, path, run, task=None), _html(path))
 
 
 def report_labels(
-    current: pa.Table, reference: pa.Table, *, task: Task, drift: DriftSettings, sample: int, path: Path
+    current: pa.Table,
+    reference: pa.Table,
+    *,
+    task: Task,
+    drift: DriftSettings,
+    sample: int,
+    path: Path,
+    run: Run | None = None,
 ) -> DriftReport:
     """Compare a window's labels with the reference's, and report the served predictions' quality.
 
@@ -60,18 +85,22 @@ def report_labels(
     """
     compared = compare_labels(current, reference, task=task, sample=sample)
     quality = None if compared.skipped else task
-    return compared.report(_run(compared.columns, drift, path, task=quality), _html(path))
+    return compared.report(_report(compared.columns, drift, path, run, task=quality), _html(path))
 
 
-def _run(columns: Mapping[str, Column], drift: DriftSettings, path: Path, *, task: Task | None) -> dict[str, float]:
+def _report(
+    columns: Mapping[str, Column], drift: DriftSettings, path: Path, run: Run | None, *, task: Task | None
+) -> dict[str, float]:
     """Make and save the report; return the distance of each column that has a finite one."""
     if not columns:
         return {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            snapshot = _snapshot(columns, drift, task)
+            snapshot = _snapshot(columns, drift, task, run)
             content = _finite(json.loads(snapshot.json()))
+            if run is not None and not _json(path).is_file():  # a window that is inspected again is there once
+                _put_into_workspace(snapshot, run, path.parent / WORKSPACE)
             _save(path, _slim(snapshot.get_html_str(as_iframe=False), path.parent), content)
     except OSError as error:
         raise StoreError(f"drift report {path}: cannot be written: {error}") from error
@@ -88,7 +117,16 @@ def _run(columns: Mapping[str, Column], drift: DriftSettings, path: Path, *, tas
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def _snapshot(columns: Mapping[str, Column], drift: DriftSettings, task: Task | None) -> Any:
+def _put_into_workspace(snapshot: Any, run: Run, folder: Path) -> None:
+    from evidently.ui.workspace import Workspace
+
+    workspace = Workspace.create(str(folder))
+    found = workspace.search_project(run.project)
+    project = found[0] if found else workspace.create_project(run.project)
+    workspace.add_run(project.id, snapshot)
+
+
+def _snapshot(columns: Mapping[str, Column], drift: DriftSettings, task: Task | None, run: Run | None) -> Any:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import DriftedColumnsCount, ValueDrift
@@ -113,7 +151,8 @@ def _snapshot(columns: Mapping[str, Column], drift: DriftSettings, task: Task | 
     current, reference = (
         Dataset.from_pandas(_frame(columns, side), data_definition=definition) for side in ("current", "reference")
     )
-    return Report(metrics, include_tests=False).run(current, reference)
+    named = {} if run is None else {"timestamp": run.due, "name": run.name, "tags": [run.stage]}
+    return Report(metrics, include_tests=False).run(current, reference, **named)
 
 
 def _frame(columns: Mapping[str, Column], side: str) -> pd.DataFrame:
@@ -171,6 +210,10 @@ def _html(path: Path) -> Path:
     return path.with_name(f"{path.name}.html")
 
 
+def _json(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
 def _slim(html: str, folder: Path) -> str:
     """Keep Evidently's 4 MB of JavaScript once a folder instead of once a report."""
     import evidently
@@ -185,7 +228,7 @@ def _slim(html: str, folder: Path) -> str:
 
 
 def _save(path: Path, html: str, content: dict[str, Any]) -> None:
-    _replace(path.with_name(f"{path.name}.json"), json.dumps(content, allow_nan=False))
+    _replace(_json(path), json.dumps(content, allow_nan=False))
     _replace(_html(path), html)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from core.settings import Settings
 from monitoring.breaks import data_breaks, label_breaks
 from monitoring.calibration import Surprise
 from monitoring.comparison import LABEL, DriftReport
-from monitoring.drift_report import report_data, report_labels
+from monitoring.drift_report import Run, report_data, report_labels
 from monitoring.judgement import Evidence, Judgement
 from monitoring.reference import Reference
 from monitoring.rows import Losses, WindowRows, mean_losses
@@ -146,6 +147,7 @@ class Reports:
             "drift": settings.drift,
             "sample": settings.windows.sample,
             "path": self._project.reports / stage.name,
+            "run": Run(settings.name, stage.name, stage.stage, datetime.fromtimestamp(stage.due / 1000, UTC)),
         }
         if stage.stage == "labels":
             return report_labels(current, reference, **common)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from core.loop_settings import DriftSettings
 from monitoring.columns import take_sample
 from monitoring.comparison import compare_data, compare_labels
 from monitoring.distances import distances
-from monitoring.drift_report import report_data, report_labels
+from monitoring.drift_report import WORKSPACE, Run, report_data, report_labels
 
 KINDS = {"speed": "number", "colour": "category", "wet": "bool", "note": "text"}
 DRIFT = DriftSettings(feature_threshold=0.25, prediction_threshold=0.2, label_threshold=0.2, quality_drop=0.1)
@@ -199,3 +200,20 @@ def test_distances_without_a_report_are_those_of_the_report(tmp_path, task, shif
     labels = report_labels(current, reference, path=tmp_path / "labels", drift=DRIFT, **common)
     found = compare_labels(current, reference, **common)
     assert distances(found.columns)["true label"] == pytest.approx(labels.label, rel=1e-9)
+
+
+def test_the_workspace_has_each_window_once(tmp_path):
+    from evidently.ui.workspace import Workspace
+
+    due = datetime(2013, 1, 8, tzinfo=UTC)
+    for _ in range(2):
+        for stage, report in (("data", data), ("labels", labels)):
+            report(make(600, seed=1), make(600), tmp_path / f"w1_{stage}", run=Run("shop", f"w1_{stage}", stage, due))
+    workspace = Workspace(str(tmp_path / WORKSPACE))
+    (project,) = workspace.search_project("shop")
+    runs = [workspace.get_run(project.id, number) for number in workspace.list_runs(project.id)]
+    assert sorted((run.name, run.timestamp) for run in runs) == [("w1_data", due), ("w1_labels", due)]
+
+
+def labels(current: pa.Table, reference: pa.Table, path: Path, **more):
+    return report_labels(current, reference, task="binary", drift=DRIFT, sample=1_000, path=path, **more)
