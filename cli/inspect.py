@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from cli.options import json_option, project_argument, write_json
-from core.audit import DISPATCH_PROBLEM, Ledger, LedgerRecord
+from core.audit import DISPATCH_PROBLEM, Ledger, LedgerRecord, RecordKind
 from core.durations import format_time
 from core.project import Project, load_project
 from core.status import is_alive, read_instances, read_status
@@ -41,7 +41,7 @@ def status(project: Path, json_file: str | None, check: str | None) -> None:
 @json_option
 @click.option(
     "--kind",
-    type=click.Choice(["alert", "decision", "retraining", "gate", "promotion", "rollback"]),
+    type=click.Choice(get_args(RecordKind)),
     help="Only records of this kind.",
 )
 def history(project: Path, json_file: str | None, kind: str | None) -> None:
@@ -96,6 +96,8 @@ def _gist(entry: dict[str, Any]) -> str:
     if entry["kind"] == "retraining":
         outcome = "promoted" if entry.get("promoted") else "not promoted"
         return f"{entry.get('trigger')}, {entry.get('rows') or 0:,} rows: {outcome}. {reasons}".strip()
+    if entry["kind"] == "release":
+        return f"{len(entry['spans'])} windows are learned from after all: the break has lasted"
     return ": ".join(filter(None, [entry.get("trigger"), reasons])) or entry["key"]
 
 

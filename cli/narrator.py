@@ -15,7 +15,15 @@ from core.durations import format_time
 from core.project import Project
 from core.status import read_status
 
-_COLOURS = {"alert": "yellow", "decision": "cyan", "retraining": "blue", "gate": "blue", "promotion": "green"}
+_COLOURS = {
+    "alert": "yellow",
+    "quarantine": "red",
+    "release": "yellow",
+    "decision": "cyan",
+    "retraining": "blue",
+    "gate": "blue",
+    "promotion": "green",
+}
 _PROGRESS_EVERY_S = 5.0
 
 
