@@ -14,7 +14,7 @@ from core.errors import HeadraceError, StoreError
 from core.project import Project
 from core.settings import Settings
 from monitoring.breaks import data_breaks, label_breaks
-from monitoring.calibration import Surprise
+from monitoring.calibration import Calibration, Surprise
 from monitoring.comparison import LABEL, DriftReport
 from monitoring.drift_report import Run, report_data, report_labels
 from monitoring.judgement import Evidence, Judgement
@@ -223,13 +223,24 @@ class Inspector:
         reference = found.reference.sample
         current = self._rows.predictions(stage) if examples is None else examples
         report = self._compare(stage, current, reference)
-        breaks = label_breaks(known, reference, settings)
         calibration = found.reference.calibrations.get(stage.stage)
-        if examples is None:
-            previous = self._rows.predictions(stage.before())
-            breaks = [*data_breaks(current, previous, reference, settings, calibration), *breaks]
+        breaks = self._breaks(found, current, known, calibration)
         surprise = None if calibration is None else calibration.surprise(self._signals(found, report))
         return replace(found, report=report, surprise=surprise, breaks=tuple(breaks))
+
+    def _breaks(
+        self, found: Inspection, current: pa.Table, known: pa.Table, calibration: Calibration | None
+    ) -> list[str]:
+        """Look for what is not to be learned from, but not where the project file takes no notice of a signal."""
+        drift, stage = self._settings.drift, found.stage
+        assert found.reference is not None
+        reference, breaks = found.reference.sample, []
+        if stage.stage == "data" and drift.feature_threshold != math.inf:
+            previous = self._rows.predictions(stage.before())
+            breaks += data_breaks(current, previous, reference, self._settings, calibration)
+        if math.inf not in (drift.label_threshold, drift.quality_drop):
+            breaks += label_breaks(known, reference, self._settings)
+        return breaks
 
     def _signals(self, found: Inspection, report: DriftReport) -> dict[str, float]:
         """Return the distances that are calibrated for this stage."""

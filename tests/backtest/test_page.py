@@ -71,8 +71,9 @@ def test_the_best_of_each_metric_is_marked_whichever_way_is_better():
     result = result_of("binary")
     result["policies"]["never"]["mean_monthly"]["roc_auc"]["served"] = 0.99
     table, *_ = parsed(result).iter("table")
-    marked = [[cell.get("class") == "best" for cell in row.iter("td")][:2] for row in table.find("tbody")]
-    assert marked == [[False, True], [False, False], [True, False]]
+    rows = [[cell.get("class") == "best" for cell in row.iter("td")] for row in table.find("tbody")]
+    columns = [list(result["metrics"]).index(metric) for metric in ("log_loss", "roc_auc")]
+    assert [[row[column] for column in columns] for row in rows] == [[False, True], [False, False], [True, False]]
 
 
 def test_times_are_rows_where_the_file_has_none_and_utc_otherwise():
