@@ -78,7 +78,9 @@ class DriftSettings(Section):
     )
     feature_share: float = Field(0.3, gt=0, description="fixed limit: share of such features that makes drift")
     prediction_threshold: float = Field(
-        0.75, gt=0, description="distance of the served predictions; fixed, since a promotion moves them too"
+        0.75,
+        gt=0,
+        description="distance that the served predictions must reach besides being unusual: a promotion moves them too",
     )
     label_threshold: float | None = Field(None, gt=0, description="a fixed limit on the labels' distance")
     quality_drop: float | None = Field(

@@ -60,7 +60,7 @@ def data_breaks(
     signals = Signals.of(pa.concat_tables([side.select(common) for side in sides]), settings, "data")
     ends = np.cumsum([len(side) for side in sides])
     places = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    steps, far = signals.distances(places[0], places[1]), signals.distances(places[0], places[2])
+    steps, far = signals.distances(places[0], places[1], places[2]), signals.distances(places[0], places[2])
     scores = {signal.name: signal.score for signal in calibration.surprise(far).moved}
     abrupt = {
         name: f"{name} moved by {step:.2f} from one window to the next (the largest step before was "

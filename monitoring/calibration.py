@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +29,7 @@ from core.durations import DAY
 from core.recorded import ROW_TIME
 from core.settings import Settings
 from core.tables import milliseconds
-from monitoring.signals import SERVED_LOSS, Signals
-from monitoring.windows import Stage
+from monitoring.signals import SERVED_LOSS, Calibrated, Signals
 
 DRAWS = 200
 """Windows that are drawn at most."""
@@ -131,32 +130,32 @@ class Calibration:
         return cls(signals, list(body["within"]), list(body["across"]), body["blocks"], dict(body["steps"]))
 
 
-Calibrations = dict[Stage, Calibration]
-"""What is usual at each stage that could be calibrated."""
+Calibrations = dict[Calibrated, Calibration]
+"""What is usual, for all that could be calibrated."""
 
 
 def calibrations(rows: pa.Table, settings: Settings) -> Calibrations:
-    """Calibrate both stages; see :func:`calibrate`."""
-    stages: tuple[Stage, ...] = ("data", "labels")
-    found = {stage: calibrate(rows, settings, stage=stage) for stage in stages}
-    return {stage: calibration for stage, calibration in found.items() if calibration is not None}
+    """Calibrate everything; see :func:`calibrate`."""
+    whats: tuple[Calibrated, ...] = get_args(Calibrated)
+    found = {what: calibrate(rows, settings, what) for what in whats}
+    return {what: calibration for what, calibration in found.items() if calibration is not None}
 
 
-def calibrate(rows: pa.Table, settings: Settings, *, stage: Stage) -> Calibration | None:
+def calibrate(rows: pa.Table, settings: Settings, what: Calibrated) -> Calibration | None:
     """Return what is usual over windows drawn from these rows; None where they are too few days for it.
 
     Parameters
     ----------
     rows : pyarrow.Table
         What the champion is trained on, as in the ``examples`` table, in order of event time.
-    stage : {'data', 'labels'}
-        Whether features, or labels and losses are calibrated.
+    what : {'data', 'labels', 'prediction'}
+        Which signals are calibrated together.
     """
     blocks, length = _blocks(milliseconds(rows["event_time"]), settings)
     numbers = np.unique(blocks)
     if len(numbers) < max(2 * length, _FEWEST_BLOCKS):
         return None
-    signals = Signals.of(rows, settings, stage)
+    signals = Signals.of(rows, settings, what)
     draw = np.random.default_rng([settings.batch.seed, len(numbers)])
     windows = list(_windows(numbers, length, draw))
     drawn = [signals.distances(*_sides(blocks, chosen, settings.windows.sample, draw)) for chosen in windows]
@@ -179,8 +178,9 @@ def _largest_steps(
     numbers = (blocks.max() - blocks) // length
     latest = [_some(np.flatnonzero(numbers == number), sample, draw) for number in np.unique(numbers)[: _STEPS + 1]]
     largest: dict[str, float] = {}
+    scale = _some(np.arange(len(blocks)), sample, draw)
     for current, previous in pairwise(latest):
-        for name, step in signals.distances(current, previous).items():
+        for name, step in signals.distances(current, previous, scale).items():
             largest[name] = max(step, largest.get(name, 0.0))
     return largest if len(latest) > _FEWEST_STEPS else {}
 

@@ -15,7 +15,7 @@ from core.project import Project
 from core.settings import Settings
 from monitoring.breaks import data_breaks, label_breaks
 from monitoring.calibration import Calibration, Surprise
-from monitoring.comparison import LABEL, DriftReport
+from monitoring.comparison import LABEL, PREDICTION, DriftReport
 from monitoring.drift_report import Run, report_data, report_labels
 from monitoring.judgement import Evidence, Judgement
 from monitoring.reference import Reference
@@ -36,6 +36,8 @@ class Inspection:
         Predictions of the window, and examples; `labels` is 0 before they are due.
     surprise : Surprise or None
         How unusual that is; None where the reference is not calibrated for this stage.
+    prediction_chance : float or None
+        How likely the served predictions of an unchanged window move as far; None where that is not known.
     breaks : tuple of str
         Why the window is not to be learned from.
     problem : str or None
@@ -51,6 +53,7 @@ class Inspection:
     report: DriftReport = field(default_factory=DriftReport)
     losses: Losses = _NO_LOSSES
     surprise: Surprise | None = None
+    prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
     problem: str | None = None
 
@@ -68,6 +71,7 @@ class Inspection:
             validation_loss=self.reference.validation_loss if self.reference else None,
             loss_rows=self.losses.champion_rows,
             surprise=self.surprise,
+            prediction_chance=self.prediction_chance,
             breaks=self.breaks,
             problem=self.problem,
             examples=self.examples,
@@ -226,7 +230,9 @@ class Inspector:
         calibration = found.reference.calibrations.get(stage.stage)
         breaks = self._breaks(found, current, known, calibration)
         surprise = None if calibration is None else calibration.surprise(self._signals(found, report))
-        return replace(found, report=report, surprise=surprise, breaks=tuple(breaks))
+        usual, moved = found.reference.calibrations.get("prediction"), report.prediction
+        chance = None if usual is None or moved is None else usual.surprise({PREDICTION: moved}).chance
+        return replace(found, report=report, surprise=surprise, prediction_chance=chance, breaks=tuple(breaks))
 
     def _breaks(
         self, found: Inspection, current: pa.Table, known: pa.Table, calibration: Calibration | None

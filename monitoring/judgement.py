@@ -50,6 +50,8 @@ class Evidence:
         Mean loss of the champion in the window, over `loss_rows` rows, and on its hold-out.
     surprise : Surprise or None
         How unusual that is for this stream; None where its reference is not calibrated.
+    prediction_chance : float or None
+        How likely the served predictions of an unchanged window move as far; None where that is not known.
     breaks : tuple of str
         Why the window is not to be learned from, one sentence each.
     problem : str or None
@@ -83,6 +85,7 @@ class Evidence:
     validation_loss: float | None = None
     loss_rows: int = 0
     surprise: Surprise | None = None
+    prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
     problem: str | None = None
     examples: int = 0
@@ -120,7 +123,7 @@ def judge(evidence: Evidence, drift: DriftSettings) -> Judgement:
         return Judgement("not judged", (why_not,))
     found = [
         *(_surprise_reasons(evidence, drift) if _calibrated(evidence, drift) else _fixed_reasons(evidence, drift)),
-        _distance_reason("served predictions", evidence.prediction, drift.prediction_threshold),
+        _prediction_reason(evidence, drift),
     ]
     reasons = tuple(reason for reason in found if reason)
     return Judgement(
@@ -164,6 +167,14 @@ def _behind_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
         f"The champion's loss {evidence.champion_loss:.4f} has risen by {math.expm1(shortfall):.0%} "
         f"against that of the served prediction since its validation (limit {QUALITY_DROP:.0%})."
     )
+
+
+def _prediction_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+    """The served predictions moved far, and further than they usually do."""
+    chance = evidence.prediction_chance
+    if chance is not None and chance >= _limit(evidence, drift):
+        return None
+    return _distance_reason("served predictions", evidence.prediction, drift.prediction_threshold)
 
 
 def _limit(evidence: Evidence, drift: DriftSettings) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +16,18 @@ from numpy.typing import NDArray
 
 from core.settings import Settings
 from core.tables import feature_column, prediction_column
-from monitoring.columns import MAX_CATEGORIES, numbers, to_numbers, to_text
-from monitoring.comparison import LABEL
+from monitoring.columns import MAX_CATEGORIES, SMALL_DEVIATION, most_likely, numbers, to_numbers, to_text
+from monitoring.comparison import LABEL, PREDICTION
 from monitoring.distances import category_distance, number_distance
 from monitoring.rows import losses_of
-from monitoring.windows import Stage
 
 SERVED_LOSS = "loss of the served prediction"
 
+Calibrated = Literal["data", "labels", "prediction"]
+"""The signals of each stage; and the served predictions by themselves, since a promotion moves them too."""
+
 Positions = NDArray[np.int64]
-Compare = Callable[[Positions, Positions], float]
+Compare = Callable[[Positions, Positions, Positions], float]
 
 
 class Signals:
@@ -33,7 +36,8 @@ class Signals:
     Parameters
     ----------
     compared : mapping of str to callable
-        Each signal; it takes the positions of both sides and returns the distance, NaN where there is none.
+        Each signal; it takes the positions of both sides and of the rows that tell its scale, and returns the
+        distance, NaN where there is none.
     """
 
     def __init__(self, compared: Mapping[str, Compare]) -> None:
@@ -57,19 +61,33 @@ class Signals:
         return cls({LABEL: compare(rows["label"]), SERVED_LOSS: _mean_loss(rows)})
 
     @classmethod
-    def of(cls, rows: pa.Table, settings: Settings, stage: Stage) -> Signals:
-        """Return the signals that a stage of a window is judged by."""
-        return cls.of_features(rows, settings) if stage == "data" else cls.of_labels(rows, settings)
+    def of_prediction(cls, rows: pa.Table, settings: Settings) -> Signals:
+        """Return the signal of the served predictions: values, or the most likely class."""
+        column = rows[prediction_column("served")]
+        if settings.task == "multiclass":
+            return cls(
+                {PREDICTION: _categories(pa.chunked_array([[most_likely(cell) for cell in column.to_pylist()]]))}
+            )
+        return cls({PREDICTION: _numbers(column)})
 
-    def distances(self, current: Positions, reference: Positions) -> dict[str, float]:
+    @classmethod
+    def of(cls, rows: pa.Table, settings: Settings, what: Calibrated) -> Signals:
+        """Return the signals that are judged together."""
+        made = {"data": cls.of_features, "labels": cls.of_labels, "prediction": cls.of_prediction}
+        return made[what](rows, settings)
+
+    def distances(self, current: Positions, reference: Positions, scale: Positions | None = None) -> dict[str, float]:
         """Return the distance of each signal; one that cannot be compared is left out.
 
         Parameters
         ----------
         current, reference : array of int
             Rows of the table.
+        scale : array of int, optional
+            Rows whose standard deviation is the unit for numbers; those of the reference if left out.
         """
-        found = {name: compare(current, reference) for name, compare in self._compared.items()}
+        unit = reference if scale is None else scale
+        found = {name: compare(current, reference, unit) for name, compare in self._compared.items()}
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -78,10 +96,12 @@ def _numbers(column: pa.ChunkedArray) -> Compare:
     values = to_numbers(column)
     missing = np.isnan(values)
 
-    def compare(current: Positions, reference: Positions) -> float:
+    def compare(current: Positions, reference: Positions, scale: Positions) -> float:
         gone, gone_before = missing[current], missing[reference]
         pair = numbers("", values[current], values[reference])
         known = number_distance(pair.current[~np.isnan(pair.current)], pair.reference[~np.isnan(pair.reference)])
+        if scale is not reference:
+            known *= _spread(values[reference]) / _spread(values[scale])
         if not (gone.any() or gone_before.any()):
             return known
         counts = (np.array([np.sum(side), np.sum(~side)], dtype=float) for side in (gone, gone_before))
@@ -89,6 +109,11 @@ def _numbers(column: pa.ChunkedArray) -> Compare:
         return silent if math.isnan(known) else max(known, silent)
 
     return compare
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return max(float(known.std()), SMALL_DEVIATION) if len(known) else SMALL_DEVIATION
 
 
 def _categories(column: pa.ChunkedArray) -> Compare:
@@ -99,7 +124,7 @@ def _categories(column: pa.ChunkedArray) -> Compare:
     places = {name: place for place, name in enumerate(names)}
     codes = np.array([places[name] for name in shown], dtype=np.int64)[encoded.indices.to_numpy()]
 
-    def compare(current: Positions, reference: Positions) -> float:
+    def compare(current: Positions, reference: Positions, scale: Positions) -> float:
         counts = [np.bincount(codes[side], minlength=len(names)).astype(float) for side in (current, reference)]
         shares = sum(count / max(count.sum(), 1.0) for count in counts)
         order = np.argsort(-shares, kind="stable")
@@ -115,7 +140,7 @@ def _mean_loss(rows: pa.Table) -> Compare:
     cells, outcomes = rows[prediction_column("served")].to_pylist(), rows["label"].to_pylist()
     losses = np.array(losses_of(cells, outcomes), dtype=np.float64)
 
-    def mean(current: Positions, reference: Positions) -> float:
+    def mean(current: Positions, reference: Positions, scale: Positions) -> float:
         known = losses[current][~np.isnan(losses[current])]
         return float(known.mean()) if len(known) else math.nan
 

@@ -12,7 +12,7 @@ from monitoring.calibration import calibrate
 
 SETTINGS = make_settings()
 REFERENCE = make_days(42)
-USUAL = calibrate(REFERENCE, SETTINGS, stage="data")
+USUAL = calibrate(REFERENCE, SETTINGS, "data")
 BEFORE = make_days(7, seed=1, start=42)
 
 
@@ -27,6 +27,12 @@ def changed(window, column, values):
 def test_an_ordinary_week_and_a_new_weather_are_no_break():
     assert broken(make_days(7, seed=2, start=49)) == []
     assert broken(make_days(7, seed=2, start=49, shift=0.8)) == []
+
+
+def test_a_step_is_measured_by_the_reference_and_not_by_a_calm_week_before():
+    calm = changed(BEFORE, "f_size", pa.array(np.zeros(len(BEFORE))))
+    window = make_days(7, seed=2, start=49)
+    assert data_breaks(window, calm, REFERENCE, SETTINGS, USUAL) == []
 
 
 def test_a_unit_that_changes_is_a_break():

@@ -64,7 +64,7 @@ def chance_of(calibration, rows, window, settings, stage="data"):
 
 def test_rows_alone_do_not_make_a_window_unusual_but_a_change_beyond_the_days_does():
     settings, rows = make_settings(), make_days(56)
-    calibration = calibrate(rows, settings, stage="data")
+    calibration = calibrate(rows, settings, "data")
     same, other = make_days(7, seed=9, start=56), make_days(7, seed=9, start=56, shift=3.0)
     assert chance_of(calibration, rows, same, settings).chance > 0.05
     surprise = chance_of(calibration, rows, other, settings)
@@ -75,10 +75,10 @@ def test_rows_alone_do_not_make_a_window_unusual_but_a_change_beyond_the_days_do
 
 def test_weekends_are_no_drift_of_a_week_and_days_that_differ_widen_the_limit():
     settings, rows = make_settings(), make_days(56, weekend=5.0)
-    calibration = calibrate(rows, settings, stage="data")
+    calibration = calibrate(rows, settings, "data")
     assert chance_of(calibration, rows, make_days(7, seed=3, start=56, weekend=5.0), settings).chance > 0.05
-    calm = calibrate(make_days(56, spread=0.1), settings, stage="data")
-    wild = calibrate(make_days(56, spread=3.0), settings, stage="data")
+    calm = calibrate(make_days(56, spread=0.1), settings, "data")
+    wild = calibrate(make_days(56, spread=3.0), settings, "data")
     usual = [found.surprise({"wet": 0.5}).moved for found in (calm, wild)]
     limits = [next(signal.usual for signal in moved if signal.name == "wet") for moved in usual]
     assert limits[0] < limits[1]
@@ -90,7 +90,7 @@ def test_the_rate_of_false_alarms_is_about_what_was_asked_for():
     for seed in range(12):
         rows = make_days(98, seed=seed)
         known = rows.filter(pa.array(np.arange(len(rows)) < 42 * ROWS_A_DAY))
-        calibration = calibrate(known, settings, stage="data")
+        calibration = calibrate(known, settings, "data")
         for week in range(6, 14):
             window = rows.slice(week * 7 * ROWS_A_DAY, 7 * ROWS_A_DAY)
             alarms += chance_of(calibration, known, window, settings).chance < 0.2
@@ -100,7 +100,7 @@ def test_the_rate_of_false_alarms_is_about_what_was_asked_for():
 
 def test_labels_and_the_served_loss_are_calibrated_too():
     settings, rows = make_settings(), make_days(56)
-    calibration = calibrate(rows, settings, stage="labels")
+    calibration = calibrate(rows, settings, "labels")
     assert set(calibration.signals) == {"true label", SERVED_LOSS}
     turned = make_days(7, seed=5, start=56)
     turned = turned.set_column(turned.column_names.index("label"), "label", pa.array(1 - turned["label"].to_numpy()))
@@ -110,12 +110,12 @@ def test_labels_and_the_served_loss_are_calibrated_too():
 def test_too_few_days_are_not_calibrated():
     settings = make_settings()
     assert calibrations(make_days(13), settings) == {}
-    assert set(calibrations(make_days(14), settings)) == {"data", "labels"}
+    assert set(calibrations(make_days(14), settings)) == {"data", "labels", "prediction"}
 
 
 def test_the_same_rows_give_the_same_and_it_survives_json():
     settings, rows = make_settings(), make_days(28)
-    one, other = (calibrate(rows, settings, stage="data") for _ in range(2))
+    one, other = (calibrate(rows, settings, "data") for _ in range(2))
     assert one == other
     assert Calibration.from_json(json.loads(json.dumps(one.to_json()))) == one
 
