@@ -24,7 +24,7 @@ from core.errors import UsageError
 from core.project import load_project
 from core.settings import Settings
 from core.tables import EXAMPLES, feature_column, milliseconds, prediction_column
-from monitoring.calibration import Calibration, calibrations
+from monitoring.calibration import calibrations
 from monitoring.rows import losses_of
 from monitoring.signals import Signals
 from monitoring.windows import Stage
@@ -129,7 +129,7 @@ def _one(
         window = _sample(np.arange(start, end), settings.windows.sample, draw)
         if len(window) < settings.drift.min_rows // 2:
             continue
-        judged.append(_judged(usual, signals, window, compared, settings))
+        judged.append(_judged(usual, signals, window, compared, split + number * span, settings))
         adwin = False
         for loss in losses[start:end]:
             detector.update(loss or 0.0)
@@ -139,11 +139,16 @@ def _one(
 
 
 def _judged(
-    usual: dict[Stage, Calibration], signals: dict[Stage, Signals], window: Any, compared: Any, settings: Settings
+    usual: dict[Stage, Calibration],
+    signals: dict[Stage, Signals],
+    window: Any,
+    compared: Any,
+    start: int,
+    settings: Settings,
 ) -> dict[str, bool]:
     limit = settings.windows.span / settings.drift.false_alarms / len(STAGES)
     found = {stage: signals[stage].distances(window, compared) for stage in STAGES}
-    alarms = {stage: stage in usual and usual[stage].surprise(found[stage]).chance < limit for stage in STAGES}
+    alarms = {stage: stage in usual and usual[stage].surprise(found[stage], start).chance < limit for stage in STAGES}
     far = [distance >= EVIDENTLY_DISTANCE for distance in found["data"].values()]
     return {
         "calibrated": any(alarms.values()),

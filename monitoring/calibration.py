@@ -95,6 +95,8 @@ class Calibration:
         Days (or other blocks) that the windows were drawn from.
     steps : dict of str to float
         The largest distance between two windows that followed each other, of each signal.
+    phases : list of dict of str to float
+        For windows that a day is divided into: what is to be added to each signal's mean at each time of day.
     """
 
     signals: dict[str, Usual]
@@ -102,9 +104,10 @@ class Calibration:
     across: list[float]
     blocks: int
     steps: dict[str, float] = field(default_factory=dict)
+    phases: list[dict[str, float]] = field(default_factory=list)
 
-    def surprise(self, distances: Mapping[str, float]) -> Surprise:
-        """Return how unusual a window with these distances is.
+    def surprise(self, distances: Mapping[str, float], start: int = 0) -> Surprise:
+        """Return how unusual a window with these distances, starting at `start` (ms), is.
 
         Examples
         --------
@@ -112,7 +115,8 @@ class Calibration:
         >>> round(calibration.surprise({"a": 1.0}).chance, 3), calibration.surprise({"a": 1e9}).chance < 0.001
         (0.952, True)
         """
-        signals = [_signal(name, distances.get(name), usual) for name, usual in self.signals.items()]
+        phase = self.phases[start * len(self.phases) // DAY % len(self.phases)] if self.phases else {}
+        signals = [_signal(name, distances.get(name), usual, phase) for name, usual in self.signals.items()]
         statistic = float(_statistics(np.array([[signal.score for signal in signals]]))[0])
         chances = [_chance(np.array(drawn), statistic, self.blocks) for drawn in (self.within, self.across) if drawn]
         return Surprise(
@@ -127,7 +131,14 @@ class Calibration:
     def from_json(cls, body: Mapping[str, Any]) -> Calibration:
         """Read what :meth:`to_json` wrote."""
         signals = {name: Usual(**usual) for name, usual in body["signals"].items()}
-        return cls(signals, list(body["within"]), list(body["across"]), body["blocks"], dict(body["steps"]))
+        return cls(
+            signals,
+            list(body["within"]),
+            list(body["across"]),
+            body["blocks"],
+            dict(body["steps"]),
+            list(body["phases"]),
+        )
 
 
 Calibrations = dict[Calibrated, Calibration]
@@ -164,11 +175,25 @@ def calibrate(rows: pa.Table, settings: Settings, what: Calibrated) -> Calibrati
         return None
     logs = np.array([[_log(found.get(name)) for name in names] for found in drawn])
     least = np.array([_LEAST_OF_LOSS if name == SERVED_LOSS else _LEAST_DEVIATION for name in names])
+    phases = _phases(logs, windows, settings)
+    logs = logs - phases[[int(window[0]) % len(phases) for window in windows]]
     mean, deviation = _usual(logs, least)
     usual = {name: Usual(float(mean[at]), float(deviation[at])) for at, name in enumerate(names)}
     steps = _largest_steps(signals, blocks, length, settings.windows.sample, draw)
     within = _statistics((logs - mean) / deviation)
-    return Calibration(usual, sorted(within.tolist()), sorted(_across(logs, least, windows)), len(numbers), steps)
+    by_phase = [dict(zip(names, phase.tolist(), strict=True)) for phase in phases]
+    across = sorted(_across(logs, least, windows))
+    return Calibration(usual, sorted(within.tolist()), across, len(numbers), steps, by_phase)
+
+
+def _phases(logs: Floats, windows: list[Positions], settings: Settings) -> Floats:
+    """Return how each signal differs from its mean at each time of day; one row where a window is no part of a day."""
+    span, overall = settings.windows.span, logs.mean(axis=0)
+    if settings.time == ROW_TIME or span >= DAY or DAY % span:
+        return np.zeros((1, logs.shape[1]))
+    numbers = np.array([int(window[0]) for window in windows]) % (DAY // span)
+    means = [logs[numbers == phase].mean(axis=0) if phase in numbers else overall for phase in range(DAY // span)]
+    return cast(Floats, np.array(means) - overall)
 
 
 def _largest_steps(
@@ -252,9 +277,10 @@ def _chance(drawn: Floats, statistic: float, blocks: int) -> float:
     return float(_TAIL * (1.0 + (statistic - edge) / (known * max(float(peaks.mean()), 1e-9))) ** -known)
 
 
-def _signal(name: str, distance: float | None, usual: Usual) -> Signal:
-    limit = math.exp(usual.mean + 2.0 * usual.deviation) - _SMALLEST
-    return Signal(name, distance or 0.0, max(limit, 0.0), (_log(distance) - usual.mean) / usual.deviation)
+def _signal(name: str, distance: float | None, usual: Usual, phase: Mapping[str, float]) -> Signal:
+    mean = usual.mean + phase.get(name, 0.0)
+    limit = math.exp(mean + 2.0 * usual.deviation) - _SMALLEST
+    return Signal(name, distance or 0.0, max(limit, 0.0), (_log(distance) - mean) / usual.deviation)
 
 
 def _log(distance: float | None) -> float:

@@ -229,9 +229,9 @@ class Inspector:
         report = self._compare(stage, current, reference)
         calibration = found.reference.calibrations.get(stage.stage)
         breaks = self._breaks(found, current, known, calibration)
-        surprise = None if calibration is None else calibration.surprise(self._signals(found, report))
+        surprise = None if calibration is None else calibration.surprise(self._signals(found, report), stage.start)
         usual, moved = found.reference.calibrations.get("prediction"), report.prediction
-        chance = None if usual is None or moved is None else usual.surprise({PREDICTION: moved}).chance
+        chance = None if usual is None or moved is None else usual.surprise({PREDICTION: moved}, stage.start).chance
         return replace(found, report=report, surprise=surprise, prediction_chance=chance, breaks=tuple(breaks))
 
     def _breaks(

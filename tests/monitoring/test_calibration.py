@@ -132,3 +132,25 @@ def test_signals_are_the_distances_of_the_comparison(stage):
     else:
         compared = compare_labels(window, rows, **common)
         assert found["true label"] == pytest.approx(distances(compared.columns)["true label"])
+
+
+def test_windows_that_a_day_is_divided_into_are_compared_with_their_time_of_day():
+    def with_nights(rows):
+        night = (rows["event_time"].cast(pa.int64()).to_numpy() // 1000) % DAY < DAY // 2
+        return rows.set_column(
+            rows.column_names.index("f_size"), "f_size", pa.array(rows["f_size"].to_numpy() + 6.0 * night)
+        )
+
+    settings = make_settings(span="12h")
+    rows = with_nights(make_days(28, spread=0.2))
+    calibration = calibrate(rows, settings, "data")
+    start = 28 * DAY
+    next_day = with_nights(make_days(1, seed=4, start=28, spread=0.2))
+    night = next_day.filter(pa.array(next_day["event_time"].cast(pa.int64()).to_numpy() < (start + DAY // 2) * 1000))
+    both = pa.concat_tables([rows, night])
+    found = Signals.of(both, settings, "data").distances(np.arange(len(rows), len(both)), np.arange(len(rows)))
+    assert calibration.surprise(found, start).chance > 0.05
+    by_day = next(signal for signal in calibration.surprise(found, start + DAY // 2).moved if signal.name == "size")
+    by_night = next(signal for signal in calibration.surprise(found, start).moved if signal.name == "size")
+    assert by_night.usual == pytest.approx(by_day.usual, rel=0.5), "half of all are as far, on either side"
+    assert calibration.surprise({**found, "size": 4 * found["size"]}, start).chance < 0.02
