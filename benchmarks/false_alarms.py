@@ -139,7 +139,7 @@ def _one(
 
 
 def _judged(
-    usual: dict[Stage, Calibration],
+    usual: Calibrations,
     signals: dict[Stage, Signals],
     window: Any,
     compared: Any,
