@@ -24,7 +24,7 @@ from core.errors import UsageError
 from core.project import load_project
 from core.settings import Settings
 from core.tables import EXAMPLES, feature_column, milliseconds, prediction_column
-from monitoring.calibration import calibrations
+from monitoring.calibration import Calibrations, calibrations
 from monitoring.rows import losses_of
 from monitoring.signals import Signals
 from monitoring.windows import Stage
