@@ -11,8 +11,9 @@ import yaml
 from click.testing import CliRunner
 
 from backtest.page.wording import metric_name
-from core.durations import ROW, parse_iso
+from core.durations import ROW, format_time, parse_iso
 from core.errors import UsageError
+from core.recorded import FIRST_ROW
 from headrace import cli
 
 ROWS, TURNS_AT = 5_000, 2_500
@@ -171,3 +172,18 @@ def without_seconds(value):
     if isinstance(value, dict):
         return {key: without_seconds(entry) for key, entry in value.items() if "seconds" not in key}
     return [without_seconds(entry) for entry in value] if isinstance(value, list) else value
+
+
+def test_labels_turned_round_for_a_while_are_kept_out_of_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.TURNS_AT", ROWS)
+    changes = {"retrain": {"min_examples": 500, "every": "1000 rows"}}
+    result, _ = run(write(tmp_path, **changes), "drift", "flip@3700rows/500rows")
+    policy = result["policies"]["drift"]
+    (window,) = policy["quarantined"]
+    assert window["from"] == format_time(FIRST_ROW + 3_700 * ROW)
+    assert "contradict the champion" in window["reasons"][0]
+    assert any("contradict the champion" in reason for alert in policy["alerted"] for reason in alert["reasons"])
+    before, after = policy["retrainings"][-2:]
+    assert after["decided_at"] > window["to"] > before["decided_at"]
+    rows_between = (parse_iso(after["decided_at"]) - parse_iso(before["decided_at"])) // ROW
+    assert after["rows"] - before["rows"] == pytest.approx(rows_between - 500, abs=30)
