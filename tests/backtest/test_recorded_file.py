@@ -127,3 +127,12 @@ def test_what_a_file_may_leave_out_a_stream_may_not(tmp_path):
     (tmp_path / "headrace.yaml").write_text(json.dumps({"name": "a", "fields": {"x": "number"}, "label": "y"}))
     with pytest.raises(SettingsError, match="id: is missing"):
         load_project(tmp_path)
+
+
+def test_a_column_named_as_a_path_is_where_the_path_says(tmp_path):
+    (tmp_path / "rows.csv").write_text("who.id,at.x,at.kind,what.y\na,1.5,b,1\n")
+    fields = {"x": {"type": "number", "path": "at.x"}, "kind": {"type": "category", "path": "at.kind"}}
+    changes = {"fields": fields, "id": "who.id", "label": {"path": "what.y"}}
+    (event, label) = (one for _, one in decoded(project_of(tmp_path, {"file": "rows.csv"}, **changes)))
+    assert (event.id, event.fields) == ("a", {"x": 1.5, "kind": "b"})
+    assert (label.id, label.outcome) == ("a", 1)
