@@ -8,7 +8,7 @@ from typing import Any
 from backtest.page.axes import TimeAxis
 from backtest.page.markup import Markup, element
 from backtest.page.plot import colour, swatch, time_grid
-from backtest.page.wording import alert, cost, counted, retraining, retraining_reasons
+from backtest.page.wording import alert, cost, counted, quarantine, retraining, retraining_reasons
 from core.durations import parse_iso
 
 _HEIGHT = 28
@@ -26,9 +26,11 @@ def lanes(policies: Mapping[str, Any], axis: TimeAxis) -> list[Markup]:
 
 
 def history(place: int, name: str, policy: Mapping[str, Any], axis: TimeAxis) -> Markup:
-    """Return a policy's retrainings and alerts in order of time with their reasons, folded."""
+    """Return a policy's retrainings, alerts and quarantines in order of time with their reasons, folded."""
     summary = element("summary", swatch(place), " ", element("b", name), f": {_in_short(policy)}")
-    entries = [(parse_iso(one["due"]), 0, alert(one, axis), one["reasons"]) for one in policy["alerted"]] + [
+    entries = [(parse_iso(one["due"]), 0, alert(one, axis), one["reasons"]) for one in policy["alerted"]]
+    entries += [(parse_iso(one["to"]), 0, quarantine(one, axis), one["reasons"]) for one in policy["quarantined"]]
+    entries += [
         (parse_iso(one["decided_at"]), 1, retraining(one, axis), retraining_reasons(one))
         for one in policy["retrainings"]
     ]
@@ -53,7 +55,8 @@ def _in_short(policy: Mapping[str, Any]) -> str:
 
 
 def _lane(place: int, name: str, policy: Mapping[str, Any], axis: TimeAxis) -> Markup:
-    marks = [_alert_mark(one, axis) for one in policy["alerted"]]
+    marks = [_band(one, axis) for one in policy["quarantined"]]
+    marks += [_alert_mark(one, axis) for one in policy["alerted"]]
     marks += [_retraining_mark(one, place, axis) for one in policy["retrainings"]]
     drawn = element(
         "svg",
@@ -84,6 +87,12 @@ def _alert_mark(one: Mapping[str, Any], axis: TimeAxis) -> Markup:
     return _mark(one["due"], "M0 9V17", "alert", said, axis)
 
 
+def _band(one: Mapping[str, Any], axis: TimeAxis) -> Markup:
+    start, end = (axis.percent(parse_iso(one[edge])) for edge in ("from", "to"))
+    said = element("title", "\n".join([quarantine(one, axis), *one["reasons"]]))
+    return element("rect", said, x=f"{start}%", width=f"{end - start}%", y=2, height=16, class_="quarantine")
+
+
 def _mark(at: str, path: str, kind: str, said: Sequence[str], axis: TimeAxis) -> Markup:
     near = element("rect", x=-5, y=8, width=10, height=12, class_="near") if kind == "alert" else ""
     drawn = element("g", element("title", "\n".join(said)), near, element("path", d=path, class_=kind))
@@ -100,4 +109,5 @@ def _key() -> Markup:
     entries = [entry(path, "mark promoted", trigger) for trigger, path in _SHAPES.items()]
     entries.append(entry(_SHAPES["schedule"], "mark refused", "hollow: not promoted"))
     entries.append(entry("M0-5V5", "alert", "alert"))
+    entries.append(entry("M-8-6H8V6H-8Z", "quarantine", "quarantine"))
     return element("ul", entries, class_="legend key")

@@ -37,6 +37,7 @@ text{fill:var(--quiet);font-size:12px;paint-order:stroke;stroke:var(--page);stro
 vector-effect:non-scaling-stroke}
 .mark{stroke:currentColor;stroke-width:2}.promoted{fill:currentColor}.refused{fill:var(--page)}
 .alert{stroke:var(--ink);stroke-width:2}
+.quarantine{fill:var(--ink);fill-opacity:.22}
 .window,.near{fill:transparent}.window:hover{fill:var(--quiet);fill-opacity:.18}
 .c0{color:var(--c0)}.c1{color:var(--c1)}.c2{color:var(--c2)}.c3{color:var(--c3)}.c4{color:var(--c4)}.c5{color:var(--c5)}
 .d1{stroke-dasharray:9 5}.d2{stroke-dasharray:2 5}.d3{stroke-dasharray:10 5 2 5}.d4{stroke-dasharray:18 5}

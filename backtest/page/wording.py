@@ -74,6 +74,11 @@ def retraining_reasons(one: Mapping[str, Any]) -> list[str]:
     return [*one["why"], *(f"Not promoted: {reason}" for reason in one["not_promoted_because"])]
 
 
+def quarantine(one: Mapping[str, Any], axis: TimeAxis) -> str:
+    """Say which window nothing is learned from."""
+    return f"Quarantine: the window from {axis.text(parse_iso(one['from']))} is not trained on"
+
+
 def alert(one: Mapping[str, Any], axis: TimeAxis) -> str:
     """Say which window an alert is about."""
     judged = "labels and quality" if one["stage"] == "labels" else "features and predictions"

@@ -84,4 +84,5 @@ def _policy(task, windows, loss, champion=True, retrainings=(), alerted=()):
         "alerts": len(alerted),
         "retrainings": list(retrainings),
         "alerted": list(alerted),
+        "quarantined": [{"from": _at(6_500), "to": _at(7_000), "reasons": ["x is gone"]}] if alerted else [],
     }

@@ -50,7 +50,13 @@ def test_every_policy_metric_and_retraining_is_told(task, time):
     }[task]
     for text in ["never", "drift", "online-only", *metrics]:
         assert text in said(table)
-    for reason in ["There is no champion yet.", "The labels moved.", "Not promoted: worse by 3 %", "x moved by 0.9"]:
+    for reason in [
+        "There is no champion yet.",
+        "The labels moved.",
+        "Not promoted: worse by 3 %",
+        "x moved by 0.9",
+        "x is gone",
+    ]:
         assert reason in said(tree, "details")
         assert reason in said(tree, "title"), "it can be read where it is drawn, too"
     assert drawn(tree, "line") == [3, 3, 0, 0, 0]
