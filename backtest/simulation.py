@@ -169,7 +169,6 @@ class Simulation:
             evidence,
             alerted=sibling in self._alerted,
             open_retraining=self._coming is not None,
-            last_retraining=max((done.decided_at for done in self._outcome.retrainings), default=None),
             retrainings=tuple(done.decided_at for done in self._outcome.retrainings),
             past=tuple(done.gained for done in before if done.gained is not None),
         )

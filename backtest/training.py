@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from core.audit import CHALLENGER_BLEND
 from core.batch_model import FittedModel
 from core.errors import HeadraceError
 from core.project import Project
 from core.quarantine import Span
 from core.settings import Settings
 from core.tables import CORRECTIONS, ReadsTables
-from flows.evaluation import CHALLENGER_BLEND, evaluate
+from flows.evaluation import evaluate
 from flows.examples import DataVersion, Examples, read_examples
 from flows.gates import check_gates, passed, reasons, rows_gate
 from flows.records import data_cut
@@ -23,6 +24,7 @@ from flows.search import fit, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import data_problems
 from monitoring.calibration import Calibrations, calibrations
+from monitoring.gain import measured_gain
 from monitoring.reference import Reference
 
 
@@ -136,9 +138,10 @@ class Trainer:
             fitted = self._fitted[key] = _fit(project, rows, train)
         old = None if champion is None else champion.model
         evaluation = evaluate(settings, rows.take(split.holdout), train.outcomes, fitted.challenger, old)
+        gain = measured_gain(evaluation.metrics, settings.task)
         gates = check_gates(evaluation, settings.gates.model_copy(update={"max_latency_ms": math.inf}))
         if not passed(gates):
-            return Attempt(None, reasons(gates), len(rows), fitted.seconds, evaluation.gain)
+            return Attempt(None, reasons(gates), len(rows), fitted.seconds, gain)
         sample = reference_rows(rows, settings.batch.seed)
         reference = Reference(
             version,
@@ -150,7 +153,7 @@ class Trainer:
             self._calibrations(key, rows, settings),
         )
         made = Champion(replace(fitted.final, version=version), reference, data_cut(rows))
-        return Attempt(made, [], len(rows), fitted.seconds, evaluation.gain)
+        return Attempt(made, [], len(rows), fitted.seconds, gain)
 
     def _calibrations(self, fitted: Any, rows: Examples, settings: Settings) -> Calibrations:
         key = (fitted, settings.windows)

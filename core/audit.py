@@ -22,6 +22,9 @@ from core.errors import StoreError
 
 RecordKind = Literal["alert", "decision", "quarantine", "release", "retraining", "gate", "promotion", "rollback"]
 Trigger = Literal["bootstrap", "schedule", "drift", "manual"]
+CHALLENGER_BLEND, CHAMPION_BLEND = "blend_with_challenger", "blend_with_champion"
+"""What a retraining's metrics call what would be served with either."""
+
 OPEN = ("requested", "submitted", "running")
 DISPATCH_PROBLEM = "dispatch.problem"
 """Remembered under this name: why requests wait (`flows.trouble`)."""

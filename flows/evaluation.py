@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND
 from core.batch_model import FittedModel
 from core.blend import Blend
 from core.metrics import METRICS, score
@@ -24,8 +25,6 @@ from core.setting_types import Task
 from core.settings import Settings
 from flows.examples import Examples
 
-CHALLENGER_BLEND = "blend_with_challenger"
-CHAMPION_BLEND = "blend_with_champion"
 _BATCH = 256
 
 Metrics = dict[str, float | None]
@@ -66,12 +65,6 @@ class Evaluation:
     def loss(self, name: str) -> float | None:
         """Return the loss that gates compare; None where it is not known."""
         return self.metrics.get(name, {}).get(METRICS[self.task][0])
-
-    @property
-    def gain(self) -> float | None:
-        """By how much, relatively, the blend's loss is lower than with the champion; None at the bootstrap."""
-        new, old = self.loss(CHALLENGER_BLEND), self.loss(CHAMPION_BLEND)
-        return None if new is None or not old else 1.0 - new / old
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""

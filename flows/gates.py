@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND
 from core.loop_settings import GateSettings
 from core.predictions import Prediction
-from flows.evaluation import CHALLENGER_BLEND, CHAMPION_BLEND, Evaluation
+from flows.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

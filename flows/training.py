@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from core.audit import Ledger
+from core.audit import CHALLENGER_BLEND, Ledger
 from core.batch_model import FittedModel
 from core.durations import format_time
 from core.errors import RegistryError, StoreError
@@ -20,7 +20,7 @@ from core.quarantine import quarantined
 from core.registry import CHAMPION, ModelVersion, Registration, Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
-from flows.evaluation import CHALLENGER_BLEND, Evaluation, evaluate
+from flows.evaluation import Evaluation, evaluate
 from flows.examples import DataVersion, Examples, missing_columns, read_examples
 from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
 from flows.lease import Lease

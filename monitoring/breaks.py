@@ -6,7 +6,7 @@ it leads where the stream's own past has not been.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from core.predictions import Prediction, is_sane
 from core.setting_types import Task
 from core.settings import Settings
 from core.tables import feature_column, prediction_column, prediction_of
-from monitoring.calibration import Calibration
+from monitoring.calibration import Surprise
 from monitoring.columns import take_sample
 from monitoring.signals import Signals
 
@@ -41,7 +41,8 @@ def data_breaks(
     previous: pa.Table,
     reference: pa.Table,
     settings: Settings,
-    calibration: Calibration | None,
+    steps: Mapping[str, float],
+    surprise: Surprise | None,
 ) -> list[str]:
     """Return why a window's features are not to be learned from, a sentence each.
 
@@ -49,24 +50,26 @@ def data_breaks(
     ----------
     current, previous, reference : pyarrow.Table
         Rows of the window, of the one before it (empty if there was none), and of the reference.
-    calibration : Calibration or None
-        What is usual; without it only columns that are gone are found.
+    steps : mapping of str to float
+        The largest distance between two windows of the reference that followed each other, of each feature.
+    surprise : Surprise or None
+        How unusual the window is; without it only columns that are gone are found.
     """
     gone = _gone(current, reference, settings)
-    if calibration is None or not previous.num_rows:
+    if surprise is None or not previous.num_rows:
         return list(gone.values())
     sides = [take_sample(side, settings.windows.sample) for side in (current, previous, reference)]
     common = [name for name in sides[0].column_names if all(name in side.column_names for side in sides)]
     signals = Signals.of(pa.concat_tables([side.select(common) for side in sides]), settings, "data")
     ends = np.cumsum([len(side) for side in sides])
     places = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    steps, far = signals.distances(places[0], places[1], places[2]), signals.distances(places[0], places[2])
-    scores = {signal.name: signal.score for signal in calibration.surprise(far).moved}
+    moved = signals.distances(places[0], places[1], places[2])
+    scores = {signal.name: signal.score for signal in surprise.moved}
     abrupt = {
         name: f"{name} moved by {step:.2f} from one window to the next (the largest step before was "
-        f"{calibration.steps.get(name, 0.0):.2f}): was its unit or its meaning changed?"
-        for name, step in steps.items()
-        if name not in gone and scores.get(name, 0.0) >= _UNUSUAL and _is_abrupt(name, step, settings, calibration)
+        f"{steps.get(name, 0.0):.2f}): was its unit or its meaning changed?"
+        for name, step in moved.items()
+        if name not in gone and scores.get(name, 0.0) >= _UNUSUAL and _is_abrupt(name, step, settings, steps)
     }
     return [*gone.values(), *abrupt.values()]
 
@@ -101,9 +104,9 @@ def _gone(current: pa.Table, reference: pa.Table, settings: Settings) -> dict[st
     return found
 
 
-def _is_abrupt(name: str, step: float, settings: Settings, calibration: Calibration) -> bool:
+def _is_abrupt(name: str, step: float, settings: Settings, steps: Mapping[str, float]) -> bool:
     least = FAR if settings.batch_kinds[name] == "number" else _FAR_CATEGORIES
-    return name in calibration.steps and step >= max(ABRUPT * calibration.steps[name], least)
+    return name in steps and step >= max(ABRUPT * steps[name], least)
 
 
 def _agreement(table: pa.Table, expert: str, task: Task) -> float | None:

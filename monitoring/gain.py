@@ -8,14 +8,15 @@ linear regression (Bishop 2006, 3.3) of the measured gains of the *blend*, from 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from core.audit import LedgerRecord, RetrainRequest
+from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND, LedgerRecord, RetrainRequest
+from core.metrics import METRICS
+from core.setting_types import Task
 
-_BLENDS = ("blend_with_challenger", "blend_with_champion")
 _PRIOR = np.array([0.01, 0.1])
 _PRIOR_DEVIATION = np.array([0.01, 0.1])
 _NOISE = 0.02
@@ -75,8 +76,22 @@ def _inputs(prospect: Prospect) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.array([prospect.growth, max(prospect.shortfall, 0.0)])
 
 
+def measured_gain(metrics: Mapping[str, Mapping[str, float | None]], task: Task) -> float | None:
+    """Return by how much, relatively, the blend's loss on the hold-out was lower with the challenger.
+
+    None where it is not known, such as at the bootstrap.
+
+    Examples
+    --------
+    >>> measured_gain({"blend_with_challenger": {"mae": 3.0}, "blend_with_champion": {"mae": 4.0}}, "regression")
+    0.25
+    """
+    new, old = (metrics.get(name, {}).get(METRICS[task][0]) for name in (CHALLENGER_BLEND, CHAMPION_BLEND))
+    return None if new is None or not old else 1.0 - new / old
+
+
 def gains(
-    requests: Iterable[RetrainRequest], retrainings: Iterable[LedgerRecord], metric: str, moment: int
+    requests: Iterable[RetrainRequest], retrainings: Iterable[LedgerRecord], task: Task, moment: int
 ) -> tuple[Gain, ...]:
     """Return what the ledger says that former retrainings gained.
 
@@ -84,8 +99,8 @@ def gains(
     ----------
     requests, retrainings : iterable
         The ledger's requests, and its records of what became of them.
-    metric : str
-        The loss that is compared.
+    task : {'binary', 'multiclass', 'regression'}
+        Decides which loss is compared.
     moment : int
         Retrainings that took effect later do not count yet, ms.
     """
@@ -94,10 +109,8 @@ def gains(
         for request in requests
         if "prospect" in request.body and request.effective_at <= moment
     }
-    found = []
-    for record in retrainings:
-        prospect, metrics = prospects.get(record.body.get("request", "")), record.body.get("metrics") or {}
-        new, old = (metrics.get(name, {}).get(metric) for name in _BLENDS)
-        if prospect is not None and new is not None and old:
-            found.append(Gain(prospect, 1.0 - new / old))
-    return tuple(found)
+    found = [
+        (prospects.get(record.body.get("request", "")), measured_gain(record.body.get("metrics") or {}, task))
+        for record in retrainings
+    ]
+    return tuple(Gain(prospect, gain) for prospect, gain in found if prospect is not None and gain is not None)

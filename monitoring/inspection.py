@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from core.errors import HeadraceError, StoreError
 from core.project import Project
 from core.settings import Settings
 from monitoring.breaks import data_breaks, label_breaks
-from monitoring.calibration import Calibration, Surprise
+from monitoring.calibration import Surprise
 from monitoring.comparison import LABEL, PREDICTION, DriftReport
 from monitoring.drift_report import Run, report_data, report_labels
 from monitoring.judgement import Evidence, Judgement
@@ -228,14 +228,20 @@ class Inspector:
         current = self._rows.predictions(stage) if examples is None else examples
         report = self._compare(stage, current, reference)
         calibration = found.reference.calibrations.get(stage.stage)
-        breaks = self._breaks(found, current, known, calibration)
         surprise = None if calibration is None else calibration.surprise(self._signals(found, report), stage.start)
+        steps = {} if calibration is None else calibration.steps
+        breaks = self._breaks(found, current, known, steps, surprise)
         usual, moved = found.reference.calibrations.get("prediction"), report.prediction
         chance = None if usual is None or moved is None else usual.surprise({PREDICTION: moved}, stage.start).chance
         return replace(found, report=report, surprise=surprise, prediction_chance=chance, breaks=tuple(breaks))
 
     def _breaks(
-        self, found: Inspection, current: pa.Table, known: pa.Table, calibration: Calibration | None
+        self,
+        found: Inspection,
+        current: pa.Table,
+        known: pa.Table,
+        steps: Mapping[str, float],
+        surprise: Surprise | None,
     ) -> list[str]:
         """Look for what is not to be learned from, but not where the project file takes no notice of a signal."""
         drift, stage = self._settings.drift, found.stage
@@ -243,7 +249,7 @@ class Inspector:
         reference, breaks = found.reference.sample, []
         if stage.stage == "data" and drift.feature_threshold != math.inf:
             previous = self._rows.predictions(stage.before())
-            breaks += data_breaks(current, previous, reference, self._settings, calibration)
+            breaks += data_breaks(current, previous, reference, self._settings, steps, surprise)
         if math.inf not in (drift.label_threshold, drift.quality_drop):
             breaks += label_breaks(known, reference, self._settings)
         return breaks

@@ -68,10 +68,8 @@ class Evidence:
         Whether the window's other stage alerted already.
     open_retraining : bool
         Whether a retraining is under way.
-    last_retraining : int or None
-        Event time of the latest retraining decided by anybody, ms.
     retrainings : tuple of int
-        Event times of all retrainings decided, ms.
+        Event times of the retrainings decided by anybody, ms.
     """
 
     window: WindowStage
@@ -94,7 +92,6 @@ class Evidence:
     past: tuple[Gain, ...] = ()
     alerted: bool = False
     open_retraining: bool = False
-    last_retraining: int | None = None
     retrainings: tuple[int, ...] = ()
 
 

@@ -14,7 +14,6 @@ from core.audit import DISPATCH_PROBLEM, Ledger, RetrainRequest
 from core.durations import format_time
 from core.errors import AlreadyRunningError, HeadraceError
 from core.locks import FileLock
-from core.metrics import METRICS
 from core.progress import Stream, stream_of
 from core.project import Project
 from core.status import read_status, refuse_second, write_status
@@ -211,9 +210,8 @@ class Monitor:
             evidence,
             alerted=any(record.key == sibling for record in self._ledger.history("alert")),
             open_retraining=any(request.is_open for request in requests),
-            last_retraining=max((request.event_time for request in requests), default=None),
             retrainings=tuple(request.event_time for request in requests),
-            past=gains(requests, self._ledger.history("retraining"), METRICS[self._settings.task][0], stage.due),
+            past=gains(requests, self._ledger.history("retraining"), self._settings.task, stage.due),
         )
         state = PolicyState.from_json(self._ledger.recall(POLICY))
         decision, state = decide(evidence, state, self._settings)

@@ -58,8 +58,8 @@ def decide(evidence: Evidence, state: PolicyState, settings: Settings) -> tuple[
 
 def _with_champion(evidence: Evidence, state: PolicyState) -> PolicyState:
     """Start afresh with each champion, merge other people's retrainings."""
-    latest = [moment for moment in (state.last_retraining, evidence.last_retraining) if moment is not None]
-    state = replace(state, last_retraining=max(latest, default=None))
+    known = () if state.last_retraining is None else (state.last_retraining,)
+    state = replace(state, last_retraining=max((*known, *evidence.retrainings), default=None))
     if evidence.champion != state.champion:
         state = replace(state, champion=evidence.champion, data=(), labels=(), shortfall=0.0, alerted_at=None)
     return state if evidence.shortfall is None else replace(state, shortfall=evidence.shortfall)

@@ -65,9 +65,8 @@ class Signals:
         """Return the signal of the served predictions: values, or the most likely class."""
         column = rows[prediction_column("served")]
         if settings.task == "multiclass":
-            return cls(
-                {PREDICTION: _categories(pa.chunked_array([[most_likely(cell) for cell in column.to_pylist()]]))}
-            )
+            classes = pa.array([most_likely(cell) for cell in column.to_pylist()], pa.string())
+            return cls({PREDICTION: _categories(pa.chunked_array([classes]))})
         return cls({PREDICTION: _numbers(column)})
 
     @classmethod

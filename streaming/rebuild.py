@@ -22,7 +22,7 @@ from streaming.experts import build_experts
 from streaming.history import Asked, History, Learned
 from streaming.join import Predicted
 from streaming.machine import State
-from streaming.serving import CHAMPION, SERVED
+from streaming.serving import CHAMPION, learn
 from streaming.snapshot_file import SnapshotFile
 
 Tell = Callable[[int, int], None]
@@ -190,10 +190,7 @@ class _Rebuilding:
         """Do as `Machine` does: score, then move the weights, then learn."""
         state, outcome = self._learner, example.outcome
         features, predictions, served = self._asked.pop(example.step)
-        state.plausible.observe(outcome)
-        if served is not None:
-            state.scores.add({SERVED: served, **predictions}, outcome)
-            state.blend.update(predictions, outcome, example.step)
+        learn(state.blend, state.scores, state.plausible, predictions, served, outcome, example.step)
         for expert in state.experts:
             expert.learn(features, outcome)
 

@@ -14,13 +14,14 @@ import pytest
 from fake_prefect import FakePrefect
 from flows_lab import BATCH, Toy, examples, make_toy, write_project
 
+from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND
 from core.errors import ProjectCodeError, StoreError, UsageError
 from core.locks import FileLock
 from core.registry import Registry
 from core.status import write_status
 from flows.candidates import build, candidates
 from flows.check_drift import check_drift
-from flows.evaluation import CHALLENGER_BLEND, CHAMPION_BLEND, evaluate
+from flows.evaluation import evaluate
 from flows.examples import as_examples
 from flows.lease import progress, take
 from flows.maintenance import maintenance

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND
 from core.loop_settings import GateSettings
-from flows.evaluation import CHALLENGER_BLEND, CHAMPION_BLEND, Evaluation
+from flows.evaluation import Evaluation
 from flows.gates import champion_gate, check_gates, passed, reasons, servable_gate
 
 LIMITS = GateSettings(max_relative_loss=1.0)

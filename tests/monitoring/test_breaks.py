@@ -9,6 +9,8 @@ from test_calibration import make_days, make_settings
 
 from monitoring.breaks import data_breaks, label_breaks
 from monitoring.calibration import calibrate
+from monitoring.comparison import compare_data
+from monitoring.distances import distances
 
 SETTINGS = make_settings()
 REFERENCE = make_days(42)
@@ -17,7 +19,15 @@ BEFORE = make_days(7, seed=1, start=42)
 
 
 def broken(window, calibration=USUAL):
-    return data_breaks(window, BEFORE, REFERENCE, SETTINGS, calibration)
+    return judged(window, BEFORE, calibration)
+
+
+def judged(window, before, calibration=USUAL):
+    if calibration is None:
+        return data_breaks(window, before, REFERENCE, SETTINGS, {}, None)
+    compared = compare_data(window, REFERENCE, kinds=SETTINGS.batch_kinds, task="binary", sample=1000)
+    surprise = calibration.surprise(compared.report(distances(compared.columns)).features)
+    return data_breaks(window, before, REFERENCE, SETTINGS, calibration.steps, surprise)
 
 
 def changed(window, column, values):
@@ -32,7 +42,7 @@ def test_an_ordinary_week_and_a_new_weather_are_no_break():
 def test_a_step_is_measured_by_the_reference_and_not_by_a_calm_week_before():
     calm = changed(BEFORE, "f_size", pa.array(np.zeros(len(BEFORE))))
     window = make_days(7, seed=2, start=49)
-    assert data_breaks(window, calm, REFERENCE, SETTINGS, USUAL) == []
+    assert judged(window, calm) == []
 
 
 def test_a_unit_that_changes_is_a_break():

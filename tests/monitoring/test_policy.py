@@ -154,7 +154,7 @@ def test_persistent_drift_retrains_and_then_the_cooldown_holds():
 def test_somebody_elses_retraining_starts_the_cooldown_too():
     state = PolicyState(champion=1)
     _, state = decide(_drifted(0), state, make_settings())
-    decision, state = decide(_drifted(1, last_retraining=15_000), state, make_settings())
+    decision, state = decide(_drifted(1, retrainings=(15_000,)), state, make_settings())
     assert decision.action == "watch"
     assert state.last_retraining == 15_000
 
