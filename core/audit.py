@@ -20,7 +20,9 @@ from typing import Any, Literal
 
 from core.errors import StoreError
 
-RecordKind = Literal["alert", "decision", "quarantine", "release", "retraining", "gate", "promotion", "rollback"]
+RecordKind = Literal[
+    "alert", "decision", "quarantine", "release", "unlearn", "retraining", "gate", "promotion", "rollback"
+]
 Trigger = Literal["bootstrap", "schedule", "drift", "manual"]
 CHALLENGER_BLEND, CHAMPION_BLEND = "blend_with_challenger", "blend_with_champion"
 """What a retraining's metrics call what would be served with either."""

@@ -93,6 +93,9 @@ class DriftSettings(Section):
     quarantine_windows: int = Field(
         3, ge=0, description="broken windows in a row that are kept out of learning; more are how the stream is now"
     )
+    relearn_rows: PositiveInt = Field(
+        200_000, description="examples that the online experts learn again, at most, after a break: the latest"
+    )
 
     @model_validator(mode="after")
     def _persistence_fits(self) -> Self:

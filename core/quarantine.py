@@ -34,6 +34,22 @@ def quarantined(records: Iterable[LedgerRecord], moment: int) -> list[Span]:
     return sorted(spans)
 
 
+def unlearned(records: Iterable[LedgerRecord]) -> list[Span]:
+    """Return the windows that the online experts are to forget, in order.
+
+    Examples
+    --------
+    >>> unlearned([LedgerRecord("unlearn", "a", 10, 0.0, {"spans": [[5, 10], [0, 5]]})])
+    [(0, 5), (5, 10)]
+    """
+    return sorted({_span(span) for record in records if record.kind == "unlearn" for span in record.body["spans"]})
+
+
+def is_inside(time: int, spans: Sequence[Span]) -> bool:
+    """Tell whether an event time (ms) lies in one of the spans."""
+    return any(start <= time < end for start, end in spans)
+
+
 def outside(times: NDArray[np.int64], spans: Sequence[Span]) -> NDArray[np.bool_]:
     """Return a mask of the event times (ms) that lie in none of the spans.
 

@@ -85,6 +85,8 @@ class Decision:
         Reasons to keep the window out of learning; empty where it stays in.
     release : tuple of int
         Starts (ms) of windows in quarantine that are learned from after all: what was a break is how the stream is now.
+    unlearn : tuple of int
+        Starts (ms) of windows in quarantine that the online experts are to forget, now that the break is over.
     watch : tuple of str
         What is unusual, and was alerted before or is no reason to alert.
     prospect : Prospect or None
@@ -98,6 +100,7 @@ class Decision:
     reasons: tuple[str, ...] = ()
     quarantine: tuple[str, ...] = ()
     release: tuple[int, ...] = ()
+    unlearn: tuple[int, ...] = ()
     watch: tuple[str, ...] = ()
     prospect: Prospect | None = None
     gain: float | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from core.audit import DISPATCH_PROBLEM, Ledger, RetrainRequest
+from core.audit import DISPATCH_PROBLEM, Ledger, RecordKind, RetrainRequest
 from core.durations import format_time
 from core.errors import AlreadyRunningError, HeadraceError
 from core.locks import FileLock
@@ -224,14 +224,16 @@ class Monitor:
         return self._ledger.record("alert", stage.name, event_time=stage.due, body=body)
 
     def _record_breaks(self, evidence: Evidence, decision: Decision) -> None:
-        """Write down which windows are kept out of learning, and which are learned from after all."""
+        """Write down which windows are kept out of learning, unlearned, or learned from after all."""
         stage, span = evidence.window, self._settings.windows.span
         if decision.quarantine:
             body = {**_about(evidence), "span": [stage.start, stage.end], "reasons": list(decision.quarantine)}
             self._ledger.record("quarantine", stage.sibling("data"), event_time=stage.due, body=body)
-        if decision.release:
-            body = {**_about(evidence), "spans": [[start, start + span] for start in decision.release]}
-            self._ledger.record("release", stage.name, event_time=stage.due, body=body)
+        said: list[tuple[RecordKind, tuple[int, ...]]] = [("release", decision.release), ("unlearn", decision.unlearn)]
+        for kind, starts in said:
+            if starts:
+                body = {**_about(evidence), "spans": [[start, start + span] for start in starts]}
+                self._ledger.record(kind, stage.name, event_time=stage.due, body=body)
 
     def _request(self, evidence: Evidence, decision: Decision) -> None:
         assert decision.trigger is not None

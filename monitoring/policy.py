@@ -1,9 +1,10 @@
 """The policy: from the evidence of a window's stage to nothing, a watch, an alert, a quarantine, or a retraining. Pure.
 
 A window that is *broken* (a column gone, a unit changed, labels turned round) is quarantined, unless it has been so for
-so long that it is how the stream is now. A window that has *drifted* is an alert when that begins, and again after a
-cooldown; in between it is watched, until it is well below its limit. Drift that persists is a retraining, outside the
-cooldown, while none is open, and if it is expected to be worth it.
+so long that it is how the stream is now; when the break is over, the online experts unlearn it. A window that has
+*drifted* is an alert when that begins, and again after a cooldown; in between it is watched, until it is well below its
+limit. Drift that persists is a retraining, outside the cooldown, while none is open, and if it is expected to be worth
+it.
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ def decide(evidence: Evidence, state: PolicyState, settings: Settings) -> tuple[
     if found.trigger is not None:
         state = replace(state, last_retraining=evidence.window.due)
     too_many = len(before) == drift.quarantine_windows and len(state.broken) > drift.quarantine_windows
+    is_over = len(before) <= drift.quarantine_windows and not state.broken
     return (
         replace(
             decision,
             trigger=found.trigger,
             reasons=found.reasons,
             release=before if too_many else (),
+            unlearn=before if is_over else (),
             prospect=found.prospect,
             gain=found.gain,
         ),

@@ -4,8 +4,8 @@ A snapshot's header (:mod:`streaming.snapshot_file`) says where the partition go
 holds what learned (River's pickles among it), ``portable`` everything else, so that an upgrade of River takes away
 the first only, which ``headrace rebuild-state`` learns again.
 
-A name carries term and step, so that the snapshot of a worker that lost the partition never counts as newer than
-that of the one that took it over.
+A name carries term, step and clock: so the snapshot of a worker that lost the partition never counts as newer than that
+of the one that took it over, and the last one before a window is found when that is to be unlearned.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ import gc
 import hashlib
 import json
 import logging
+import math
 import pickle
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 from core.errors import CheckpointError, FencedError
 from core.project import Project
 from core.settings import Settings
+from core.spans import window_origin
 from streaming.books import Books
 from streaming.machine import State
 from streaming.phases import Phases
@@ -30,9 +34,10 @@ from streaming.snapshot_file import SnapshotFile, load_key
 from streaming.state_store import open_store
 
 _KEPT = 2
+_MOST_ANCHORS = 8
 _SUFFIX = ".snapshot"
-_IN_HEADER = ("positions", "topic_clocks", "step", "clock", "first_event", "champion_version")
-_MODELS = ("experts", "blend")
+_IN_HEADER = ("positions", "topic_clocks", "step", "clock", "first_event", "champion_version", "unlearned")
+_MODELS = ("experts", "blend", "plausible")
 _log = logging.getLogger("headrace.checkpoint")
 
 
@@ -66,7 +71,7 @@ class Snapshot:
 
 
 class Checkpoints:
-    """The snapshots of one project's partitions, the newest two of each.
+    """The snapshots of one project's partitions: of each the newest two, and the last before each late window.
 
     Parameters
     ----------
@@ -76,7 +81,7 @@ class Checkpoints:
         Told about each part of a write.
     """
 
-    FORMAT = 7
+    FORMAT = 8
 
     def __init__(self, project: Project, phases: Phases | None = None) -> None:
         self._project = project
@@ -95,9 +100,10 @@ class Checkpoints:
             If it cannot be written; the one before stays.
         """
         self._refuse_fenced(partition, snapshot.term)
-        name = f"{_stem(partition)}{snapshot.term:010d}.{snapshot.state.step:016d}{_SUFFIX}"
+        name = _name(partition, snapshot) + _SUFFIX
         self._store.write(name, self._file(snapshot).signed(self._key))
-        for old in self._names(partition)[_KEPT:]:
+        names = self._names(partition)
+        for old in {*names[_KEPT:]} - {*self._anchors(names, snapshot.state)}:
             self._store.remove(old)
         self._refuse_fenced(partition, snapshot.term, written=name)
         return self._store.where(name)
@@ -145,10 +151,28 @@ class Checkpoints:
 
     def replace(self, partition: int, snapshot: Snapshot) -> str:
         """Write a snapshot in place of one of the same term and step, which is kept under another name."""
-        name = f"{_stem(partition)}{snapshot.term:010d}.{snapshot.state.step:016d}"
+        name = _name(partition, snapshot)
         if name + _SUFFIX in self._names(partition):
             self._store.write(f"{name}.before-rebuild", self._store.read(name + _SUFFIX))
         return self.save(partition, snapshot)
+
+    def step_before(self, partition: int, moment: int) -> int:
+        """Return the step of the newest snapshot whose clock had not reached `moment`, ms; 0 if there is none.
+
+        One that is damaged, or was made under other versions or settings, is none.
+        """
+        for name in self._names(partition):
+            if _clock(name) < moment and self._usable(name) is not None:
+                return _age(name)[1]
+        return 0
+
+    def learners_at(self, partition: int, step: int) -> dict[str, Any] | None:
+        """Return what had learned by a step, by name, from its snapshot; None if there is none that can be used."""
+        for name in self._names(partition):
+            if _age(name)[1] == step and (file := self._usable(name)) is not None:
+                self._import_project_code()
+                return _unpickled(file, "models")
+        return None
 
     def partitions(self) -> list[int]:
         """Return the partitions that have snapshots."""
@@ -163,6 +187,27 @@ class Checkpoints:
         """Return the snapshots' names, the newest first."""
         names = self._store.names(_stem(partition))
         return sorted((name for name in names if name.endswith(_SUFFIX)), key=_age, reverse=True)
+
+    def _anchors(self, names: list[str], state: State) -> Iterator[str]:
+        """Yield the last snapshot before each of the windows that may still have to be unlearned."""
+        if state.first_event is None:
+            return
+        settings = self._project.settings
+        span, origin = settings.windows.span, window_origin(state.first_event, settings.windows.span)
+        newest = origin + max(state.clock - origin, 0) // span * span
+        count = min(settings.drift.quarantine_windows + 1 + -(-settings.label.horizon // span), _MOST_ANCHORS)
+        for number in range(count + 1):
+            start = newest - number * span
+            yield from islice((name for name in names if _clock(name) < start), 1)
+
+    def _usable(self, name: str) -> SnapshotFile | None:
+        """Return a snapshot that is authentic and of this installation."""
+        try:
+            file = SnapshotFile.read(self._store.read(name), self._key, self._store.where(name))
+        except CheckpointError as error:
+            _log.error("%s; it is passed over", error)
+            return None
+        return None if self.differences(file.header) else file
 
     def _refuse_fenced(self, partition: int, term: int, *, written: str | None = None) -> None:
         newest = next(iter(self._names(partition)), None)
@@ -238,7 +283,9 @@ class Checkpoints:
 
 def goes_on(header: dict[str, Any]) -> dict[str, Any]:
     """Return what of a state is in the header of its snapshot."""
-    return {**{name: header[name] for name in _IN_HEADER}, "books": Books.from_dict(header["books"])}
+    kept = {name: header[name] for name in _IN_HEADER if name in header}
+    kept["unlearned"] = [(start, end) for start, end in header.get("unlearned", [])]  # there is none before format 8
+    return {**kept, "books": Books.from_dict(header["books"])}
 
 
 def portable_part(file: SnapshotFile) -> dict[str, Any]:
@@ -282,10 +329,21 @@ def _stem(partition: int) -> str:
     return f"partition-{partition:04d}."
 
 
+def _name(partition: int, snapshot: Snapshot) -> str:
+    state = snapshot.state
+    return f"{_stem(partition)}{snapshot.term:010d}.{state.step:016d}.{state.clock:016d}"
+
+
 def _age(name: str) -> tuple[int, int]:
     """Return (term, step) of a snapshot's name."""
-    _, *term, step, _ = name.split(".")  # before format 4 there were no terms
-    return int(term[0]) if term else 0, int(step)
+    _, *numbers, _ = name.split(".")  # before format 4 there were no terms, before format 8 no clocks
+    return (0, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
+
+
+def _clock(name: str) -> float:
+    """Return the clock of a snapshot's name, ms; infinity where it does not tell."""
+    _, *numbers, _ = name.split(".")
+    return int(numbers[2]) if len(numbers) > 2 else math.inf
 
 
 def _stamp(project: Project) -> dict[str, Any]:

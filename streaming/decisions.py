@@ -15,9 +15,10 @@ from core.errors import CheckpointError
 from core.models import BatchModel
 from core.settings import Settings
 from streaming.champion import Champion
-from streaming.journal import Action, Batch, Entry, Swap, Tick, picks_of
+from streaming.journal import Action, Batch, Entry, Swap, Tick, Unlearn, picks_of
 from streaming.machine import Machine, Output
 from streaming.ordering import Merger, is_clock
+from streaming.relearning import Unlearner
 from streaming.transport import RawRecord
 
 BATCH = 256
@@ -33,13 +34,21 @@ class Decision:
     model: BatchModel | None = None
     said: bool = False
 
-    def perform(self, machine: Machine) -> list[Output]:
+    @property
+    def begins_entry(self) -> bool:
+        """Whether all steps before must be committed, and their rows in the tables."""
+        return isinstance(self.action, Unlearn)
+
+    def perform(self, machine: Machine, unlearner: Unlearner) -> list[Output]:
         """Let the machine do it; return what follows."""
         if isinstance(self.action, Batch):
             return machine.process(self.records)
         if isinstance(self.action, Tick):
             return machine.tick(self.records[0], self.action.time)
-        machine.swap(self.model)
+        if isinstance(self.action, Unlearn):
+            unlearner.unlearn(machine.state, self.action)
+        else:
+            machine.swap(self.model)
         return []
 
 
@@ -180,6 +189,9 @@ class ScriptedOrder:
                 return None
             self._actions.popleft()
             return Decision(action, model=model)
+        if isinstance(action, Unlearn):
+            self._actions.popleft()
+            return Decision(action)
         records = self._records(action)
         if records is None:
             return None

@@ -14,7 +14,15 @@ from core.errors import CheckpointError
 from core.predictions import Outcome, Prediction
 from core.settings import Settings
 from core.store import TableStore
-from core.tables import EXAMPLES, PREDICTIONS, examples_schema, feature_column, prediction_column, predictions_schema
+from core.tables import (
+    EXAMPLES,
+    PREDICTIONS,
+    Filter,
+    examples_schema,
+    feature_column,
+    prediction_column,
+    predictions_schema,
+)
 from streaming.join import Predicted
 
 _CHUNK = 4_096
@@ -55,6 +63,15 @@ class History:
         Whose rows.
     through : int
         The last step that counts.
+    after : int
+        The step behind which it begins; predictions of earlier steps, whose labels came later, are in it too.
+    most : int, optional
+        Examples at most: it begins later where there are more.
+
+    Attributes
+    ----------
+    after : int
+        Where it begins.
 
     Raises
     ------
@@ -64,13 +81,26 @@ class History:
         If rows do not tell their step.
     """
 
-    def __init__(self, store: TableStore, settings: Settings, partition: int, through: int) -> None:
+    def __init__(
+        self,
+        store: TableStore,
+        settings: Settings,
+        partition: int,
+        through: int,
+        *,
+        after: int = 0,
+        most: int | None = None,
+    ) -> None:
         self._settings = settings
         for table, schema in ((PREDICTIONS, predictions_schema(settings)), (EXAMPLES, examples_schema(settings))):
             store.widen(table, schema)
         names = predictions_schema(settings).names
-        asked = _read(store, PREDICTIONS, names, "step", partition, through)
-        learned = _read(store, EXAMPLES, examples_schema(settings).names, "label_step", partition, through)
+        learned = _read(store, EXAMPLES, examples_schema(settings).names, "label_step", partition, after, through)
+        if most is not None and learned.num_rows > most:
+            after = int(learned["label_step"].sort()[-most].as_py()) - 1
+            learned = learned.filter(pc.greater(learned["label_step"], after))
+        self.after = after
+        asked = _read(store, PREDICTIONS, names, "step", partition, after, through)
         only_there = learned.filter(pc.invert(pc.is_in(learned["step"], value_set=asked["step"])))
         asked = pa.concat_tables([asked, only_there.select(names)])
         asked = asked.append_column("labelled", pc.is_in(asked["step"], value_set=learned["step"]))
@@ -114,9 +144,14 @@ def _as_learned(row: dict[str, Any]) -> Learned:
     return Learned(row["step"], row["id"], row["label"], row["label_time"], row["label_clock"])
 
 
-def _read(store: TableStore, table: str, columns: list[str], step: str, partition: int, through: int) -> pa.Table:
-    """Return a partition's rows, times in ms."""
-    rows = store.read(table, columns=columns, where=[("partition", "==", partition)])
+def _read(
+    store: TableStore, table: str, columns: list[str], step: str, partition: int, after: int, through: int
+) -> pa.Table:
+    """Return a partition's rows of the steps (after, through], times in ms."""
+    where: list[Filter] = [("partition", "==", partition)]
+    if after:
+        where.append((step, ">", after))
+    rows = store.read(table, columns=columns, where=where)
     if rows[step].null_count:
         raise CheckpointError(
             f"table {table!r} has rows without a step, written by an older headrace: their order is not known; "

@@ -1,9 +1,9 @@
 """The journal: what was decided about a partition's input, so that it can be worked through again, equally.
 
 One entry a commit, in a topic that is partitioned like the others. An entry lists *actions*: records taken
-in this order and predicted as one batch, a step of the clock, a swap of the champion. A take-over entry
-says who writes from there on: entries of anybody else behind it never count. So the log's own order
-decides who owned the partition, also on a broker without transactions.
+in this order and predicted as one batch, a step of the clock, a swap of the champion, windows unlearned. A
+take-over entry says who writes from there on: entries of anybody else behind it never count. So the log's own
+order decides who owned the partition, also on a broker without transactions.
 """
 
 from __future__ import annotations
@@ -57,7 +57,25 @@ class Swap(msgspec.Struct, array_like=True, tag=2, frozen=True):
     version: int | None
 
 
-Action = Batch | Tick | Swap
+class Unlearn(msgspec.Struct, array_like=True, tag=3, frozen=True):
+    """Here the online experts forgot these windows: first of its entry, all steps before are in the tables.
+
+    Attributes
+    ----------
+    windows : list of (int, int)
+        All that are out from here on: spans of event time, ms.
+    since : int
+        Step of the snapshot that they were learned again from; 0 for from the beginning.
+    most : int
+        Examples learned again, at most: the latest.
+    """
+
+    windows: list[tuple[int, int]]
+    since: int
+    most: int
+
+
+Action = Batch | Tick | Swap | Unlearn
 
 
 class Entry(msgspec.Struct, array_like=True, tag="entry", frozen=True):
@@ -69,7 +87,7 @@ class Entry(msgspec.Struct, array_like=True, tag="entry", frozen=True):
         Who wrote it.
     step : int
         The partition's step before the first action.
-    actions : list of Batch, Tick or Swap
+    actions : list of Batch, Tick, Swap or Unlearn
         In order.
     clocks : dict of str to int
         How far each topic was given out afterwards, ms; see `streaming.ordering.Merger`.

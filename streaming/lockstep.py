@@ -4,7 +4,7 @@ At every window's end, when its labels are due, and when a decided retraining ta
 
 1. everything earlier is published, and the topics say so (a clock record);
 2. the worker has stepped through it and its tables are flushed;
-3. the monitor has judged what is due, and has decided;
+3. the monitor has judged what is due, and has decided; the worker has unlearned what it is to forget by that;
 4. at the time a retraining takes effect (decision + ``retrain.duration``): it has ended, and the worker holds its
    champion, which serves from the first record of that time on.
 
@@ -21,6 +21,7 @@ from core.audit import Ledger, RetrainRequest
 from core.durations import format_time
 from core.errors import HeadraceError
 from core.project import Project
+from core.quarantine import unlearned
 from core.spans import next_due, window_origin
 from core.status import is_alive, read_status
 from streaming.replay import SayTime
@@ -86,6 +87,8 @@ class LockstepPace:
             lambda status: status.get("evaluated_through", -1) >= boundary,
             f"judge what is due at {format_time(boundary)}",
         )
+        windows = len(unlearned(self._ledger.history("unlearn")))
+        self._await("worker", lambda status: _unlearned(status) >= windows, f"unlearn {windows} windows")
         for request in self._ledger.requests():
             if request.effective_at == boundary or (request.is_open and request.effective_at < boundary):
                 self._await_retraining(request)
@@ -117,6 +120,11 @@ class LockstepPace:
         if time.monotonic() > deadline:
             raise HeadraceError(f"lockstep: waited {self._timeout_s:.0f} s for {what}; see {self._project.logs}")
         self._stop.wait(_POLL_S)
+
+
+def _unlearned(status: dict[str, Any]) -> int:
+    """Return how many windows every partition has unlearned."""
+    return min((int(part["unlearned"]) for part in (status.get("partitions") or {}).values()), default=0)
 
 
 def _flushed_through(status: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction, Vocabulary
 from core.models import BatchModel
 from core.predictions import Features, Outcome
+from core.quarantine import Span, is_inside
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
 from core.settings import Settings
 from streaming.books import Books
@@ -74,6 +75,7 @@ class State:
     champion_version: int | None = None
     positions: dict[str, int] = field(default_factory=dict)
     topic_clocks: dict[str, int] = field(default_factory=dict)
+    unlearned: list[Span] = field(default_factory=list)
 
     @classmethod
     def fresh(cls, settings: Settings, experts: list[Expert]) -> State:
@@ -282,9 +284,12 @@ class Machine:
         return []
 
     def _learn(self, event: Predicted, outcome: Outcome, label_time: int, *, implied: bool) -> Example:
-        """Score, then move the weights, then learn."""
+        """Score, then move the weights, then learn; nothing of the windows that were unlearned."""
         state = self.state
+        example = Example(state.step, event, outcome, label_time, state.clock, implied)
+        if state.unlearned and is_inside(event.time, state.unlearned):
+            return example
         learn(state.blend, state.scores, state.plausible, event.predictions, event.served, outcome, event.step)
         for expert in state.experts:
             expert.learn(event.features, outcome)
-        return Example(state.step, event, outcome, label_time, state.clock, implied)
+        return example

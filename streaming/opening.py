@@ -20,6 +20,7 @@ from streaming.journal import Ownership, Script, TakeOver, journal_record, read_
 from streaming.machine import Machine, State
 from streaming.partition import Partition, Place
 from streaming.phases import Phases
+from streaming.relearning import Unlearner
 from streaming.table_writer import table_app
 from streaming.transport import Broker, Consumer, Membership, Publisher, TopicPartition
 
@@ -106,6 +107,7 @@ class Opener:
             snapshot.journal if snapshot and script.entries else script.next_offset,
             publisher,
             self.champion,
+            Unlearner(self.project, number, self.checkpoints, self.phases),
             published=published,
             verify=snapshot is None or not snapshot.rebuilt,
             phases=self.phases,

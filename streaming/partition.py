@@ -15,13 +15,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from core.errors import CheckpointError
 from core.models import BatchModel
 from core.project import Project
+from core.quarantine import Span
 from core.store import TableStore
 from streaming.champion import Champion
 from streaming.checkpoint import Checkpoints, Snapshot
@@ -33,6 +34,7 @@ from streaming.key_check import KeyCheck
 from streaming.machine import Machine, State
 from streaming.messages import messages_of
 from streaming.phases import Phases
+from streaming.relearning import Unlearner
 from streaming.table_writer import TableWriter
 from streaming.transport import Publisher, RawRecord, TopicPartition
 
@@ -89,6 +91,8 @@ class Partition:
         Offsets up to which everything that follows was published; {} where the journal tells (exactly once).
     verify : bool
         Whether what is repeated must equal what was published: not so after learning anew from the tables.
+    unlearner : Unlearner
+        Takes windows out of what was learned.
     phases : Phases
         Told what is being done.
     lockstep : bool
@@ -104,6 +108,7 @@ class Partition:
         journal: int,
         publisher: Publisher,
         champion: ChampionOf,
+        unlearner: Unlearner,
         *,
         published: dict[str, int] | None,
         verify: bool,
@@ -121,6 +126,7 @@ class Partition:
         self._script: ScriptedOrder | None = script
         self._journal = journal
         self._champion = champion
+        self._unlearner = unlearner
         self._published = published
         self._verify = verify
         self._phases = phases
@@ -302,6 +308,24 @@ class Partition:
         self._snapshot_cost_s = self._snapshot_at - began
         self._busy_s = 0.0
 
+    def wants_to_unlearn(self, windows: Sequence[Span]) -> bool:
+        """Whether some of these windows are still in what was learned here."""
+        return self.is_live and not set(windows) <= set(self.state.unlearned)
+
+    def unlearn(self, windows: Sequence[Span], checkpoints: Checkpoints) -> None:
+        """Take windows out of what was learned, and keep the state: to repeat that would take long.
+
+        Raises
+        ------
+        FencedError, BrokerError
+            See `settle`.
+        StoreError, OSError
+            If the tables cannot be read, or what waits not written.
+        """
+        self.flush()
+        self._do(Decision(self._unlearner.plan(sorted({*windows, *self.state.unlearned}))))
+        self.snapshot(checkpoints)
+
     def finish(self, checkpoints: Checkpoints) -> None:
         """Make everything durable and let go, so that the next one has nothing to repeat."""
         try:
@@ -337,6 +361,7 @@ class Partition:
             "foreign_key": self._keys.found,
             "champion_failures": self._machine.champion_failures,
             "silenced": {expert.name: expert.silenced for expert in state.experts if expert.silenced},
+            "unlearned": len(state.unlearned),
             "resets": {expert.name: expert.resets for expert in state.experts if expert.resets},
         }
 
@@ -350,7 +375,9 @@ class Partition:
         return taken
 
     def _do(self, decision: Decision) -> None:
-        outputs = decision.perform(self._machine)
+        if decision.begins_entry and self._writer.rows:
+            self._writer.flush(self.state.step)
+        outputs = decision.perform(self._machine, self._unlearner)
         self._intake.remove(decision.records)
         self._keys.look(decision.records, outputs)
         self._work.add(decision.action, outputs, messages_of(outputs, self._settings))

@@ -27,6 +27,7 @@ Phase = Literal[
     "snapshot rename",
     "table flush",
     "open",
+    "unlearn",
     "trim",
 ]
 _LOOKS_PER_DEADLINE = 20

@@ -13,16 +13,14 @@ from typing import Any
 
 from core.errors import CheckpointError
 from core.features import OTHER, Vocabulary
-from core.predictions import Features, Prediction
 from core.project import Project
 from core.records import Label
 from core.store import TableStore
 from streaming.checkpoint import Checkpoints, Snapshot, goes_on, portable_part
 from streaming.experts import build_experts
 from streaming.history import Asked, History, Learned
-from streaming.join import Predicted
 from streaming.machine import State
-from streaming.serving import CHAMPION, learn
+from streaming.relearning import Relearning
 from streaming.snapshot_file import SnapshotFile
 
 Tell = Callable[[int, int], None]
@@ -124,18 +122,18 @@ class _Rebuilding:
         self._file = file
         self._learner = State.fresh(project.settings, build_experts(project))
         self._restored = State.fresh(project.settings, []).join
-        self._asked: dict[int, tuple[Features, dict[str, Prediction], Prediction | None]] = {}
 
     def run(self, history: History, tell: Tell) -> State:
         """Go through the history, and return the state that follows from it and from the snapshot."""
         kept = self._kept()
         waits = "join" not in kept
         total = history.predictions + history.examples
+        relearning = Relearning(self._learner, goes_on(self._file.header)["unlearned"])
         for done, happened in enumerate(history, 1):
-            if isinstance(happened, Asked):
-                self._predict(happened.predicted, labelled=happened.labelled)
-            else:
-                self._learn(happened)
+            relearning.take(happened)
+            if isinstance(happened, Asked) and self._settings.features is None:
+                fields = happened.predicted.features.items()
+                self._learner.vocabulary.bound({name: None if value == OTHER else value for name, value in fields})
             if waits:
                 self._wait(happened)
             tell(done, total)
@@ -170,29 +168,6 @@ class _Rebuilding:
         count = self._file.header["books"]["labels"]["waiting"]
         if count:
             self.lost.append(f"{count} labels that wait for their event ({why}): they count as orphaned")
-
-    def _predict(self, event: Predicted, *, labelled: bool) -> None:
-        """Let the learners predict what they predicted then: the champion's own prediction is taken from the row."""
-        state = self._learner
-        predictions = {CHAMPION: event.predictions[CHAMPION]} if CHAMPION in event.predictions else {}
-        for expert in state.experts:
-            prediction = expert.predict(event.features)
-            if prediction is not None:
-                predictions[expert.name] = prediction
-        served = state.blend.mix(predictions, event.step) if predictions else None
-        if labelled:
-            self._asked[event.step] = event.features, predictions, served
-        if self._settings.features is None:
-            values = {name: None if value == OTHER else value for name, value in event.features.items()}
-            state.vocabulary.bound(values)
-
-    def _learn(self, example: Learned) -> None:
-        """Do as `Machine` does: score, then move the weights, then learn."""
-        state, outcome = self._learner, example.outcome
-        features, predictions, served = self._asked.pop(example.step)
-        learn(state.blend, state.scores, state.plausible, predictions, served, outcome, example.step)
-        for expert in state.experts:
-            expert.learn(features, outcome)
 
     def _wait(self, happened: Asked | Learned) -> None:
         """Let events wait, as they were published, until their label or their horizon comes."""

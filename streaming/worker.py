@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from core.durations import format_time
 from core.errors import BrokerError, FencedError, StoreError, StuckError
 from core.models import BatchModel
 from core.project import Project
+from core.quarantine import Span
 from core.status import write_status
 from streaming.books import Books, total
 from streaming.champion import ChampionWatcher
@@ -24,6 +26,7 @@ from streaming.checkpoint import Checkpoints
 from streaming.opening import Opener
 from streaming.partition import Partition
 from streaming.phases import Phase, Phases, Watchdog
+from streaming.relearning import ToUnlearn
 from streaming.topics import ensure_topics
 from streaming.transport import Broker, Consumer, Membership, TopicPartition
 
@@ -34,6 +37,7 @@ _STATUS_EVERY_S = 0.5
 _RETRY_S = 5
 _LAST_WORDS_S = 2.0
 _TRIM_ENTRIES = 1_000
+_UNLEARN_EVERY_S, _UNLEARN_EVERY_LOCKSTEP_S = 2.0, 0.05
 _REOPEN_SHARE = (
     0.5  # of the session time-out: several heartbeats, so that a partition which is another's is lost by then
 )
@@ -76,6 +80,7 @@ class Worker:
         self._instance = instance
         self._phases = phases or Phases()
         self._checkpoints = Checkpoints(project, self._phases)
+        self._to_unlearn = ToUnlearn(project.ledger, _UNLEARN_EVERY_LOCKSTEP_S if lockstep else _UNLEARN_EVERY_S)
         self._watchdog = Watchdog(self._phases, self._settings.state.deadline / 1000, self._give_up)
         self._partitions: dict[int, Partition] = {}
         self._reopen_at: dict[int, float] = {}
@@ -155,7 +160,7 @@ class Worker:
             self._watcher.stop()
         for partition in self._partitions.values():
             partition.drop()
-        for client in (membership, consumer, reader):
+        for client in (membership, consumer, reader, self._to_unlearn):
             client.close()
         self._watchdog.stop()
 
@@ -284,7 +289,11 @@ class Worker:
             self._say("running")
 
     def _make_durable_if_wanted(self, partition: Partition) -> None:
-        if partition.wants_snapshot:
+        if partition.wants_to_unlearn(windows := self._to_unlearn()):
+            _log.warning("partition %d: learns again without %s", partition.number, ", ".join(map(_shown, windows)))
+            partition.unlearn(windows, self._checkpoints)
+            self._say("running")
+        elif partition.wants_snapshot:
             partition.snapshot(self._checkpoints)
             self._trim(partition)
         elif partition.wants_flush:
@@ -340,6 +349,10 @@ class Worker:
             self._instance,
         )
         self._last_status = time.monotonic()
+
+
+def _shown(window: Span) -> str:
+    return f"{format_time(window[0])} to {format_time(window[1])}"
 
 
 def _common(versions: Iterable[int | None]) -> int | None:

@@ -233,7 +233,7 @@ def test_a_snapshot_that_lost_the_race_while_it_was_written_goes_again(project):
     with pytest.raises(FencedError):
         Checkpoints(project, Overtaken()).save(0, Snapshot(state_at(project, 60), "c", term=4))
     assert [path.name for path in project.checkpoints.iterdir()] == [
-        "partition-0000.0000000005.0000000000000020.snapshot"
+        "partition-0000.0000000005.0000000000000020.0001700000660000.snapshot"
     ]
 
 

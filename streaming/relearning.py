@@ -1,0 +1,213 @@
+"""Learning a partition's past again: after an upgrade, or without windows that nothing is to be learned from.
+
+Experts and blend go through the rows of the tables in the order in which the partition did. To unlearn a window they
+begin at the newest snapshot before it, so that not all of the past has to be gone through; which one it was makes no
+difference, because both ways lead through the same steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.audit import Ledger
+from core.blend import Blend
+from core.errors import CheckpointError, StoreError
+from core.predictions import Features, Prediction
+from core.project import Project
+from core.quarantine import Span, is_inside, unlearned
+from core.store import TableStore
+from streaming.checkpoint import Checkpoints
+from streaming.experts import Expert, build_experts
+from streaming.history import Asked, History, Learned
+from streaming.join import Predicted
+from streaming.journal import Unlearn
+from streaming.machine import State
+from streaming.phases import Phases
+from streaming.plausible import Plausible
+from streaming.serving import CHAMPION, Scores, learn
+
+_SIGN_OF_LIFE = 256
+_log = logging.getLogger("headrace.worker")
+
+Asking = tuple[Features, Mapping[str, Prediction], Prediction | None]
+
+
+class Learners(Protocol):
+    """What of a state learns; :class:`streaming.machine.State` has it."""
+
+    experts: list[Expert]
+    blend: Blend
+    plausible: Plausible
+    scores: Scores
+
+
+class Relearning:
+    """Takes learners through a history.
+
+    Parameters
+    ----------
+    learners : Learners
+        Changed in place, by every row.
+    without : sequence of Span
+        Windows of event time; what was predicted in them is passed over.
+    since : int
+        Step at which the learners stand: what was predicted before is scored as it was published.
+    """
+
+    def __init__(self, learners: Learners, without: Sequence[Span] = (), since: int = 0) -> None:
+        self._learners = learners
+        self._without = without
+        self._since = since
+        self._asked: dict[int, Asking] = {}
+
+    def take(self, happened: Asked | Learned) -> None:
+        """Predict, or learn, what was predicted or learned then."""
+        if isinstance(happened, Learned):
+            self._learn(happened)
+        elif not is_inside(happened.predicted.time, self._without):
+            asking = self._predicted(happened.predicted)
+            if happened.labelled:
+                self._asked[happened.predicted.step] = asking
+
+    def _predicted(self, event: Predicted) -> Asking:
+        """Let the learners predict what they predicted then: the champion's own prediction is taken from the row."""
+        if event.step <= self._since:
+            return event.features, event.predictions, event.served
+        learners = self._learners
+        predictions = {CHAMPION: event.predictions[CHAMPION]} if CHAMPION in event.predictions else {}
+        for expert in learners.experts:
+            prediction = expert.predict(event.features)
+            if prediction is not None:
+                predictions[expert.name] = prediction
+        served = learners.blend.mix(predictions, event.step) if predictions else None
+        return event.features, predictions, served
+
+    def _learn(self, example: Learned) -> None:
+        """Do as `streaming.machine.Machine` does: score, then move the weights, then learn."""
+        asking = self._asked.pop(example.step, None)
+        if asking is None:
+            return
+        features, predictions, served = asking
+        learners, outcome = self._learners, example.outcome
+        learn(learners.blend, learners.scores, learners.plausible, predictions, served, outcome, example.step)
+        for expert in learners.experts:
+            expert.learn(features, outcome)
+
+
+@dataclass(frozen=True)
+class Unlearner:
+    """Takes windows out of what a partition has learned.
+
+    Attributes
+    ----------
+    project : Project
+        The project.
+    partition : int
+        Whose rows.
+    checkpoints : Checkpoints
+        Where it begins.
+    phases : Phases
+        Told now and then that it goes on.
+    """
+
+    project: Project
+    partition: int
+    checkpoints: Checkpoints
+    phases: Phases
+
+    def plan(self, windows: Sequence[Span]) -> Unlearn:
+        """Return the action that takes these windows out, besides those that are out already."""
+        since = self.checkpoints.step_before(self.partition, min(start for start, _ in windows))
+        return Unlearn(list(windows), since, self.project.settings.drift.relearn_rows)
+
+    def unlearn(self, state: State, action: Unlearn) -> None:
+        """Let the learners be as if those windows had not been; the tables must hold all rows up to the state's step.
+
+        Raises
+        ------
+        CheckpointError
+            If the snapshot to begin with cannot be used.
+        StoreError
+            If the tables cannot be read.
+        """
+        with self.phases.enter("unlearn"):
+            history = History(
+                TableStore(self.project.tables),
+                self.project.settings,
+                self.partition,
+                state.step,
+                after=action.since,
+                most=action.most,
+            )
+            learners = self._from(action.since)
+        relearning = Relearning(learners, action.windows, history.after)
+        rows = iter(history)
+        while some := list(islice(rows, _SIGN_OF_LIFE)):
+            with self.phases.enter("unlearn"):
+                for happened in some:
+                    relearning.take(happened)
+        state.experts, state.blend, state.plausible = learners.experts, learners.blend, learners.plausible
+        state.unlearned = list(action.windows)
+
+    def _from(self, step: int) -> State:
+        """Return learners as they were at a step: fresh ones at 0."""
+        fresh = State.fresh(self.project.settings, build_experts(self.project))
+        if step == 0:
+            return fresh
+        kept: dict[str, Any] | None = self.checkpoints.learners_at(self.partition, step)
+        if kept is None:
+            raise CheckpointError(
+                f"partition {self.partition}: the snapshot of step {step} is gone, from which a window was being "
+                f"unlearned; learn again from the tables: headrace rebuild-state {self.project.folder}"
+            )
+        for expert, made in zip(kept["experts"], fresh.experts, strict=True):
+            expert.attach(made)
+        for name, part in kept.items():
+            setattr(fresh, name, part)
+        return fresh
+
+
+class ToUnlearn:
+    """Asks the ledger now and then which windows are to be unlearned.
+
+    Parameters
+    ----------
+    ledger : Path
+        The ledger's file.
+    every_s : float
+        Time between two looks, s.
+    """
+
+    def __init__(self, ledger: Path, every_s: float) -> None:
+        self._path = ledger
+        self._every_s = every_s
+        self._ledger: Ledger | None = None
+        self._looked_at = -every_s
+        self._known: list[Span] = []
+        self._is_told = False
+
+    def __call__(self) -> list[Span]:
+        """Return them, as last known where the ledger cannot be read."""
+        if time.monotonic() - self._looked_at < self._every_s:
+            return self._known
+        self._looked_at = time.monotonic()
+        try:
+            self._ledger = self._ledger or Ledger(self._path)
+            self._known = unlearned(self._ledger.history("unlearn"))
+            self._is_told = False
+        except (StoreError, OSError) as error:
+            if not self._is_told:
+                _log.warning("the ledger does not tell which windows are to be unlearned; tried again: %s", error)
+            self._is_told = True
+        return self._known
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
