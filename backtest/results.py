@@ -54,7 +54,7 @@ def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> 
     rows = [
         row
         for row in sorted(labels)
-        if tape.online[row].keys() >= active
+        if all(outcome.served.online[row].keys() >= active for outcome in outcomes)
         and all(is_sane(outcome.served.served[row]) for outcome in outcomes)
         and all(outcome.served.champion[row] is not None for outcome in outcomes if outcome.policy.batch)
     ]
@@ -82,18 +82,19 @@ def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds:
         "rows": {"events": len(tape.online), "labels": len(tape.outcomes), "common": len(common.rows)},
         "first_event": format_time(tape.first_event),
         "last_event": format_time(int(milliseconds(tape.tables.whole(PREDICTIONS)["event_time"]).max())),
-        "policies": {outcome.policy.name: _of_policy(tape, outcome, common, settings) for outcome in outcomes},
+        "policies": {outcome.policy.name: _of_policy(outcome, common, settings) for outcome in outcomes},
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
 
 
-def _of_policy(tape: Tape, outcome: Outcome, common: Common, settings: Settings) -> dict[str, Any]:
+def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str, Any]:
     columns: dict[str, list[Prediction]] = {"served": [_sure(outcome.served.served[row]) for row in common.rows]}
     if outcome.policy.batch:
         columns["champion"] = [_sure(outcome.served.champion[row]) for row in common.rows]
+    online = outcome.served.online
     for expert in settings.online:
-        if all(expert.name in tape.online[row] for row in common.rows):
-            columns[expert.name] = [tape.online[row][expert.name] for row in common.rows]
+        if all(expert.name in online[row] for row in common.rows):
+            columns[expert.name] = [online[row][expert.name] for row in common.rows]
     whole = _metrics(columns, common.outcomes, settings)
     monthly = {period: _metrics(*_part(columns, common, period), settings) for period in dict.fromkeys(common.periods)}
     done = outcome.retrainings

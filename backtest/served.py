@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,11 @@ import pyarrow as pa
 
 from backtest.tables import matching
 from backtest.tape import Tape
+from backtest.unlearning import learned_rows
 from core.batch_model import FittedModel
 from core.blend import Blend
 from core.predictions import Prediction
+from core.quarantine import Span
 from core.settings import Settings
 from core.tables import EXAMPLES, PREDICTIONS, Filter, prediction_cell, prediction_column
 from flows.examples import as_frame
@@ -20,6 +25,16 @@ from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
 from streaming.serving import CHAMPION, Scores, learn, serve
 
 _CHUNK = 20_000
+_ANCHORS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class _Anchor:
+    """Where the blend stood before an entry of the tape's order."""
+
+    at: int
+    blend: Blend
+    plausible: Plausible
 
 
 class Served:
@@ -43,7 +58,11 @@ class Served:
         self._scores = Scores()
         self._plausible = Plausible(settings.task, LABELS_TO_JUDGE_A_CHAMPION)
         self._model: FittedModel | None = None
-        self._row = self._label = 0
+        self._entries, self._steps = tape.order
+        self._at = 0
+        self._learned = learned_rows(tape, [])
+        self._anchors: deque[_Anchor] = deque(maxlen=_ANCHORS)
+        self.online = tape.online
         rows = len(tape.online)
         self.versions = np.zeros(rows, dtype=np.int32)
         self.champion: list[Prediction | None] = [None] * rows
@@ -55,17 +74,66 @@ class Served:
 
     def advance(self, step: int) -> None:
         """Serve and learn everything up to and with `step`."""
-        tape = self._tape
-        end = int(np.searchsorted(tape.step, step, side="right"))
-        raw = None if self._model is None else self._predict(self._model, self._row, end)
-        start, last = self._row, int(np.searchsorted(tape.label_step, step, side="right"))
-        while self._row < end or self._label < last:
-            if self._row < end and (self._label >= last or tape.step[self._row] <= tape.label_step[self._label]):
-                self._serve(self._row, None if raw is None else raw[self._row - start])
-                self._row += 1
+        end = int(np.searchsorted(self._steps, step, side="right"))
+        entries = self._entries[self._at : end]
+        rows = entries[entries >= 0]
+        champion: dict[int, Prediction] = {}
+        if self._model is not None and len(rows):
+            first, last = int(rows[0]), int(rows[-1])
+            champion = dict(zip(range(first, last + 1), self._predict(self._model, first, last + 1), strict=True))
+        for entry in entries.tolist():
+            if entry >= 0:
+                self._serve(entry, champion.get(entry))
+            elif self._learned[self._tape.label_row[-1 - entry]]:
+                self._learn(-1 - entry)
+        self._at = max(self._at, end)
+
+    def keep(self) -> None:
+        """Remember where the blend stands, so that a window that begins here can be unlearned."""
+        self._anchors.append(_Anchor(self._at, *copy.deepcopy((self._blend, self._plausible))))
+
+    def unlearn(self, windows: Sequence[Span], since: int, again: list[dict[str, Prediction]]) -> None:
+        """Go on as if nothing of some windows had been learned.
+
+        Parameters
+        ----------
+        windows : sequence of Span
+            All that are not to have been learned from.
+        since : int
+            Step of the stream before the first of those that were learned from until now.
+        again : list of dict
+            What the online experts predict of each row then.
+        """
+        self._learned = learned_rows(self._tape, windows)
+        at = self._return_to(since)
+        served: dict[int, Prediction | None] = {}
+        for entry in self._entries[at : self._at].tolist():
+            row = entry if entry >= 0 else int(self._tape.label_row[-1 - entry])
+            if not self._learned[row]:
+                continue
+            if entry >= 0:
+                predictions, step = self._predictions(row, again[row]), int(self._tape.step[row])
+                served[row] = self._blend.mix(predictions, step) if predictions else None
+            elif row in served:
+                self._score(row, -1 - entry, again[row], served.pop(row))
             else:
-                self._learn(int(tape.label_row[self._label]), self._label)
-                self._label += 1
+                self._learn(-1 - entry)
+        known = int((self._entries[: self._at] >= 0).sum())
+        self.online = [*self.online[:known], *again[known:]]
+
+    def _return_to(self, step: int) -> int:
+        """Take the blend back to where it was kept last before a step; return the place in the tape's order."""
+        end = int(np.searchsorted(self._steps, step, side="right"))
+        while self._anchors and self._anchors[-1].at > end:
+            self._anchors.pop()
+        self._scores = Scores()
+        if not self._anchors:
+            self._blend = Blend(self._settings.task, self._settings.blend)
+            self._plausible = Plausible(self._settings.task, LABELS_TO_JUDGE_A_CHAMPION)
+            return 0
+        anchor = self._anchors[-1]
+        self._blend, self._plausible = copy.deepcopy((anchor.blend, anchor.plausible))
+        return anchor.at
 
     def _predict(self, model: FittedModel, start: int, end: int) -> list[Prediction]:
         rows = self._tape.tables.whole(PREDICTIONS)
@@ -75,20 +143,25 @@ class Served:
         return found
 
     def _serve(self, row: int, champion: Prediction | None) -> None:
-        predictions, served = serve(
-            self._blend, self._plausible, champion, self._tape.online[row], int(self._tape.step[row])
-        )
+        predictions, served = serve(self._blend, self._plausible, champion, self.online[row], int(self._tape.step[row]))
         self.champion[row] = predictions.get(CHAMPION)
         if CHAMPION in predictions and self._model is not None:
             self.versions[row] = self._model.version
             served = predictions[CHAMPION] if self._alone else served
         self.served[row] = served
 
-    def _learn(self, row: int, label: int) -> None:
-        champion, online = self.champion[row], self._tape.online[row]
-        predictions = online if champion is None else {CHAMPION: champion, **online}
-        outcome, step = self._tape.outcomes[label], int(self._tape.step[row])
-        learn(self._blend, self._scores, self._plausible, predictions, self.served[row], outcome, step)
+    def _learn(self, label: int) -> None:
+        row = int(self._tape.label_row[label])
+        self._score(row, label, self.online[row], self.served[row])
+
+    def _score(self, row: int, label: int, online: dict[str, Prediction], served: Prediction | None) -> None:
+        predictions, outcome = self._predictions(row, online), self._tape.outcomes[label]
+        step = int(self._tape.step[row])
+        learn(self._blend, self._scores, self._plausible, predictions, served, outcome, step)
+
+    def _predictions(self, row: int, online: dict[str, Prediction]) -> dict[str, Prediction]:
+        champion = self.champion[row]
+        return online if champion is None else {CHAMPION: champion, **online}
 
     def exists(self, table: str) -> bool:
         """See :class:`core.tables.ReadsTables`."""
@@ -118,6 +191,11 @@ class Served:
             prediction_column(CHAMPION): [prediction_cell(self.champion[row]) for row in rows],
             prediction_column("served"): [prediction_cell(self.served[row]) for row in rows],
         }
+        if self.online is not self._tape.online:
+            names = [expert.name for expert in self._settings.online]
+            replaced |= {
+                prediction_column(name): [prediction_cell(self.online[row].get(name)) for row in rows] for name in names
+            }
         for name, values in replaced.items():
             field = found.schema.field(name)
             found = found.set_column(found.schema.get_field_index(name), field, pa.array(values, field.type))

@@ -6,7 +6,7 @@ time takes effect ``retrain.duration`` later, from the first record of that time
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from backtest.policies import Policy
 from backtest.served import Served
 from backtest.tape import Tape
 from backtest.training import Attempt, Champion, Trainer
+from backtest.unlearning import Unlearner
 from core.audit import Trigger
 from core.quarantine import Span
 from core.settings import Settings
@@ -115,16 +116,24 @@ class Simulation:
         When to fit again.
     trainer : Trainer
         Fits, once for all policies that ask the same.
+    unlearner : Unlearner
+        Lets the online experts forget windows.
     progress : callable
         Told the event time reached, ms.
     """
 
     def __init__(
-        self, tape: Tape, policy: Policy, trainer: Trainer, progress: Callable[[int], None] = lambda moment: None
+        self,
+        tape: Tape,
+        policy: Policy,
+        trainer: Trainer,
+        unlearner: Unlearner,
+        progress: Callable[[int], None] = lambda moment: None,
     ) -> None:
         self._tape = tape
         self._settings = policy.settings
         self._trainer = trainer
+        self._unlearner = unlearner
         self._progress = progress
         self._policy = policy
         self._served = Served(tape, policy.settings, alone=not policy.online)
@@ -134,6 +143,7 @@ class Simulation:
         self._state = PolicyState()
         self._alerted: set[str] = set()
         self._kept_out: set[Span] = set()
+        self._unlearned: set[Span] = set()
         rows = WindowRows(self._served, policy.settings)
         self._inspector = Inspector(policy.settings, rows, self._reference, Distances(policy.settings))
 
@@ -145,6 +155,8 @@ class Simulation:
             self._reach(stage.due)
             if self._policy.batch:
                 self._look(stage)
+            if stage.stage == "data":
+                self._served.keep()
             self._progress(stage.due)
         self._reach(tape.end)
         self._served.advance(tape.last_step)
@@ -178,6 +190,8 @@ class Simulation:
             self._alerted.add(stage.name)
             self._outcome.alerts.append(Alert(stage, decision.alert))
         self._keep_out(stage, decision)
+        if decision.unlearn:
+            self._unlearn(self._spans(decision.unlearn))
         if decision.trigger is not None:
             self._retrain(decision, decision.trigger, stage.due)
 
@@ -186,7 +200,17 @@ class Simulation:
         if decision.quarantine and (stage.start, stage.end) not in self._outcome.quarantined:
             self._outcome.quarantined[stage.start, stage.end] = decision.quarantine
             self._kept_out.add((stage.start, stage.end))
-        self._kept_out -= {(start, start + self._settings.windows.span) for start in decision.release}
+        self._kept_out -= self._spans(decision.release)
+
+    def _unlearn(self, windows: set[Span]) -> None:
+        """Let the online experts and the blend be as if these windows had not been."""
+        since = self._tape.step_at(min(start for start, _ in windows))
+        self._unlearned |= windows
+        without = sorted(self._unlearned)
+        self._served.unlearn(without, since, self._unlearner.without(without))
+
+    def _spans(self, starts: Iterable[int]) -> set[Span]:
+        return {(start, start + self._settings.windows.span) for start in starts}
 
     def _retrain(self, decision: Decision, trigger: Trigger, moment: int) -> None:
         version = 1 + sum(done.attempt.champion is not None for done in self._outcome.retrainings)

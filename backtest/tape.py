@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, groupby
 from typing import Any
 
@@ -72,6 +73,19 @@ class Tape:
     def last_step(self) -> int:
         """The last step at which something was predicted or learned."""
         return int(max(self.step[-1], self.label_step.max(initial=0)))
+
+    @cached_property
+    def order(self) -> tuple[Ints, Ints]:
+        """Rows (0, 1, ...) and labels (-1, -2, ...) in the order in which they were predicted and learned; their steps.
+
+        Within a step, labels that are implied because a horizon passed come first, then the event, then its label.
+        """
+        implied = self.tables.whole(EXAMPLES)["implied"].to_numpy()
+        steps = np.concatenate([self.step, self.label_step])
+        turns = np.concatenate([np.ones_like(self.step), np.where(implied, 0, 2)])
+        entries = np.concatenate([np.arange(len(self.step)), -1 - np.arange(len(self.label_step))])
+        order = np.lexsort((turns, steps))
+        return entries[order], steps[order]
 
     def step_at(self, moment: int) -> int:
         """Return the step up to which the stream has come when its clock reaches `moment`, ms."""

@@ -65,6 +65,7 @@ def backtest(
     from backtest.simulation import Simulation
     from backtest.tape import record
     from backtest.training import Trainer
+    from backtest.unlearning import Unlearner
     from streaming.injection import inject, make_injectors
     from streaming.replay import read_source
 
@@ -79,11 +80,11 @@ def backtest(
     if unused := [message for injector in injectors if (message := injector.nothing_changed())]:
         raise UsageError(unused[0])
     seconds["stream"] = time.monotonic() - began
-    trainer, outcomes = Trainer(loaded), []
+    trainer, unlearner, outcomes = Trainer(loaded), Unlearner(loaded, tape), []
     for policy in chosen:
         began = time.monotonic()
         tell = _telling(f"{policy.name}: " + "{}")
-        outcomes.append(Simulation(tape, policy, trainer, partial(_tell_time, tell)).run())
+        outcomes.append(Simulation(tape, policy, trainer, unlearner, partial(_tell_time, tell)).run())
         seconds[policy.name] = time.monotonic() - began
     found = result(tape, outcomes, loaded.settings, seconds)
     if injectors:

@@ -323,7 +323,7 @@ class Partition:
             If the tables cannot be read, or what waits not written.
         """
         self.flush()
-        self._do(Decision(self._unlearner.plan(sorted({*windows, *self.state.unlearned}))))
+        self._do(Decision(self._unlearner.plan(windows, self.state.unlearned)))
         self.snapshot(checkpoints)
 
     def finish(self, checkpoints: Checkpoints) -> None:

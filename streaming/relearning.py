@@ -121,10 +121,11 @@ class Unlearner:
     checkpoints: Checkpoints
     phases: Phases
 
-    def plan(self, windows: Sequence[Span]) -> Unlearn:
-        """Return the action that takes these windows out, besides those that are out already."""
-        since = self.checkpoints.step_before(self.partition, min(start for start, _ in windows))
-        return Unlearn(list(windows), since, self.project.settings.drift.relearn_rows)
+    def plan(self, windows: Sequence[Span], known: Sequence[Span]) -> Unlearn:
+        """Return the action that takes these windows out; those that are `known` are out already."""
+        first = min(start for start, _ in {*windows} - {*known})
+        since = self.checkpoints.step_before(self.partition, first)
+        return Unlearn(sorted({*windows, *known}), since, self.project.settings.drift.relearn_rows)
 
     def unlearn(self, state: State, action: Unlearn) -> None:
         """Let the learners be as if those windows had not been; the tables must hold all rows up to the state's step.

@@ -54,14 +54,26 @@ def stream():
         items.append((time, "event", f"e{{number}}", payload))
         known = time + draw.randint(10, 90) * MINUTE
         y = outcome(x, hub, turned, draw.gauss(0, 0.3))
+        y = 1 - y if number in range{flipped} else y
         items.append((known, "label", f"e{{number}}", {{"id": f"e{{number}}", "y": y}}))
     items.sort(key=lambda item: item[0])
     yield from items
 """
 
 
-def make_loop_project(folder: Path, task: str, *, events: int = 1_800, turns_at: int = 10**9, **more: Any) -> Project:
-    """A stream of one event every two minutes, labels up to 90 minutes later, windows of six hours."""
+def make_loop_project(
+    folder: Path,
+    task: str,
+    *,
+    events: int = 1_800,
+    turns_at: int = 10**9,
+    flipped: tuple[int, int] = (0, 0),
+    **more: Any,
+) -> Project:
+    """A stream of one event every two minutes, labels up to 90 minutes later, windows of six hours.
+
+    Labels of the events from `flipped[0]` on, and before `flipped[1]`, are the wrong way round.
+    """
     content: dict[str, Any] = {
         "name": f"loop-{task}",
         "task": task,
@@ -81,7 +93,7 @@ def make_loop_project(folder: Path, task: str, *, events: int = 1_800, turns_at:
         content["label"] |= {"positive": 1, "negative": 0}
     folder.mkdir(parents=True)
     (folder / "headrace.yaml").write_text(yaml.safe_dump({**content, **more}))
-    (folder / "source.py").write_text(_SOURCE.format(task=task, events=events, turns_at=turns_at))
+    (folder / "source.py").write_text(_SOURCE.format(task=task, events=events, turns_at=turns_at, flipped=flipped))
     return load_project(folder, state=folder / "state")
 
 

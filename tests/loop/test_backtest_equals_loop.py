@@ -9,22 +9,26 @@ from backtest.policies import Policy
 from backtest.simulation import Simulation
 from backtest.tape import record
 from backtest.training import Trainer
+from backtest.unlearning import Unlearner
 from core.audit import Ledger
 from core.store import TableStore
 from core.tables import PREDICTIONS
 from streaming.memory_broker import MemoryBroker
 from streaming.replay import read_source
 
+CHANGES = {"a turn": {"turns_at": 900}, "two windows of flipped labels": {"flipped": (900, 1_260)}}
+
 
 @pytest.mark.slow
-def test_a_backtest_of_the_projects_own_policy_equals_the_running_loop(tmp_path):
-    project = make_loop_project(tmp_path / "p", "binary", events=1_800, turns_at=900)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_backtest_of_the_projects_own_policy_equals_the_running_loop(tmp_path, change):
+    project = make_loop_project(tmp_path / "p", "binary", events=1_800, **CHANGES[change])
     Loop(project, MemoryBroker()).replay()
     rows = TableStore(project.tables).read(PREDICTIONS).sort_by("step")
     history = Ledger(project.ledger).history()
 
     tape = record(project, read_source(project, None))
-    outcome = Simulation(tape, Policy("drift", project.settings), Trainer(project)).run()
+    outcome = Simulation(tape, Policy("drift", project.settings), Trainer(project), Unlearner(project, tape)).run()
 
     assert tape.tables.whole(PREDICTIONS)["id"].to_pylist() == rows["id"].to_pylist()
     decided = [(r.body["trigger"], r.event_time) for r in history if r.kind == "decision"]
@@ -32,5 +36,8 @@ def test_a_backtest_of_the_projects_own_policy_equals_the_running_loop(tmp_path)
     alerts = [(r.key, tuple(r.body["reasons"])) for r in history if r.kind == "alert"]
     assert [(alert.stage.name, alert.reasons) for alert in outcome.alerts] == alerts
     assert [int(version) or None for version in outcome.served.versions] == rows["champion_version"].to_pylist()
+    unlearned = [tuple(span) for r in history if r.kind == "unlearn" for span in r.body["spans"]]
+    assert unlearned == (list(outcome.quarantined) if change != "a turn" else [])
+    assert len(unlearned) == (2 if change != "a turn" else 0)
     assert outcome.served.champion == rows["p_champion"].to_pylist()
     assert outcome.served.served == rows["p_served"].to_pylist()

@@ -67,7 +67,7 @@ def test_to_unlearn_a_window_in_which_nothing_was_predicted_changes_nothing(tmp_
     one = unlearner(project)
     window = (machine.state.clock + SPAN, machine.state.clock + 2 * SPAN)
 
-    action = one.plan([window])
+    action = one.plan([window], [])
     one.unlearn(machine.state, action)
 
     assert action.since > 0, "it begins at the snapshot"
@@ -80,7 +80,7 @@ def test_what_was_unlearned_is_as_if_those_labels_had_never_come(tmp_path, task)
     project = project_in(tmp_path / "a", task)
     machine = worked(project, records, keeps=[100, 400])
     one = unlearner(project)
-    one.unlearn(machine.state, one.plan([BROKEN]))
+    one.unlearn(machine.state, one.plan([BROKEN], []))
 
     without = make_machine(project_in(tmp_path / "b", task))
     without.state.unlearned = [BROKEN]  # so none of them was ever learned
@@ -100,7 +100,7 @@ def test_it_makes_no_difference_which_snapshot_it_begins_with(tmp_path_factory, 
         project = project_in(tmp_path_factory.mktemp("unlearn"), label={"horizon": "2h"})
         machine = worked(project, records, keeps=kept)
         one = unlearner(project)
-        one.unlearn(machine.state, one.plan([BROKEN]))
+        one.unlearn(machine.state, one.plan([BROKEN], []))
         states.append(learned(machine))
     assert states[0] == states[1]
 
@@ -111,7 +111,7 @@ def test_labels_that_come_after_it_was_unlearned_are_not_learned_but_are_in_the_
     project = project_in(tmp_path)
     machine = worked(project, records[:stop], keeps=[50])
     one = unlearner(project)
-    one.unlearn(machine.state, one.plan([BROKEN]))
+    one.unlearn(machine.state, one.plan([BROKEN], []))
     known = digest(machine.state.experts)
 
     examples = [
@@ -134,7 +134,7 @@ def test_only_the_latest_examples_are_learned_again_where_they_are_many(tmp_path
     project = project_in(tmp_path, drift={"relearn_rows": 30}, fields=numbers)
     machine = worked(project, records)
     one = unlearner(project)
-    one.unlearn(machine.state, one.plan([BROKEN]))
+    one.unlearn(machine.state, one.plan([BROKEN], []))
 
     newest = make_machine(project_in(tmp_path / "b", fields=numbers))
     last = {json.loads(record.value)["id"] for record in records if record.topic.endswith("labels")}
@@ -161,7 +161,7 @@ def test_a_rebuilt_state_has_not_learned_what_was_unlearned(tmp_path):
     project = project_in(tmp_path)
     machine = worked(project, records, keeps=[100])
     one = unlearner(project)
-    one.unlearn(machine.state, one.plan([BROKEN]))
+    one.unlearn(machine.state, one.plan([BROKEN], []))
     Checkpoints(project).save(0, Snapshot(machine.state, "c", term=2))
 
     rebuild(project, 0, Checkpoints(project), lambda done, total: None)
@@ -225,7 +225,7 @@ def test_a_snapshot_that_is_gone_while_it_is_needed_is_said(tmp_path):
     records = as_raw(easy_stream("binary", 300))
     machine = worked(project, records, keeps=[100])
     one = unlearner(project)
-    action = replace_since(one.plan([BROKEN]), 17)
+    action = replace_since(one.plan([BROKEN], []), 17)
     with pytest.raises(CheckpointError, match=r"step 17 is gone.*rebuild-state"):
         one.unlearn(machine.state, action)
 
