@@ -98,6 +98,8 @@ def _gist(entry: dict[str, Any]) -> str:
         return f"{entry.get('trigger')}, {entry.get('rows') or 0:,} rows: {outcome}. {reasons}".strip()
     if entry["kind"] == "release":
         return f"{len(entry['spans'])} windows are learned from after all: the break has lasted"
+    if entry["kind"] == "unlearn":
+        return f"{len(entry['spans'])} windows: the break is over, the online experts learn again without them"
     return ": ".join(filter(None, [entry.get("trigger"), reasons])) or entry["key"]
 
 

@@ -19,6 +19,7 @@ _COLOURS = {
     "alert": "yellow",
     "quarantine": "red",
     "release": "yellow",
+    "unlearn": "green",
     "decision": "cyan",
     "retraining": "blue",
     "gate": "blue",
