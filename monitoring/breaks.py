@@ -6,19 +6,17 @@ it leads where the stream's own past has not been.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
-from core.metrics import score
-from core.predictions import Prediction, is_sane
-from core.setting_types import Task
 from core.settings import Settings
-from core.tables import feature_column, prediction_column, prediction_of
+from core.tables import feature_column
+from monitoring.agreement import agreement
 from monitoring.calibration import Surprise
 from monitoring.columns import take_sample
+from monitoring.days import CONTRADICTS, contradicting_days, gone_by_day, has_days, named
 from monitoring.signals import Signals
 
 GONE = 0.5
@@ -32,8 +30,7 @@ FAR = 1.0
 
 _FAR_CATEGORIES = 0.65
 _UNUSUAL = 2.0
-_AGREES, _CONTRADICTS = 0.2, -0.1
-_FEWEST_LABELS = 100
+_AGREES = 0.2
 
 
 def data_breaks(
@@ -55,7 +52,8 @@ def data_breaks(
     surprise : Surprise or None
         How unusual the window is; without it only columns that are gone are found.
     """
-    gone = _gone(current, reference, settings)
+    by_day = gone_by_day(current, reference, settings) if has_days(settings) else {}
+    gone = {**by_day, **_gone(current, reference, settings)}
     if surprise is None or not previous.num_rows:
         return list(gone.values())
     sides = [take_sample(side, settings.windows.sample) for side in (current, previous, reference)]
@@ -74,19 +72,27 @@ def data_breaks(
     return [*gone.values(), *abrupt.values()]
 
 
-def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings) -> list[str]:
+def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings, until: int | None = None) -> list[str]:
     """Return why a window's labels are not to be learned from: the champion, right before, is wrong the other way.
 
     Parameters
     ----------
     examples, reference : pyarrow.Table
         Labelled rows of the window that are known by now, and the reference.
+    until : int or None
+        Now, ms: of the window's days those count whose labels are due. None for all.
     """
-    now, before = _agreement(examples, "champion", settings.task), _agreement(reference, "served", settings.task)
-    if now is None or before is None or now > _CONTRADICTS or before < _AGREES:
+    before = agreement(reference, "served", settings.task)
+    if before is None or before < _AGREES:
+        return []
+    now, on = agreement(examples, "champion", settings.task), ""
+    if (now is None or now > CONTRADICTS) and has_days(settings):
+        days, now = contradicting_days(examples, settings, until)
+        on = f" on {named(days)}" if days else ""
+    if now is None or now > CONTRADICTS:
         return []
     return [
-        f"The labels contradict the champion: their agreement is {now:+.2f}, where {before:+.2f} was usual; "
+        f"The labels contradict the champion{on}: their agreement is {now:+.2f}, where {before:+.2f} was usual; "
         "were they turned round?"
     ]
 
@@ -107,31 +113,3 @@ def _gone(current: pa.Table, reference: pa.Table, settings: Settings) -> dict[st
 def _is_abrupt(name: str, step: float, settings: Settings, steps: Mapping[str, float]) -> bool:
     least = FAR if settings.batch_kinds[name] == "number" else _FAR_CATEGORIES
     return name in steps and step >= max(ABRUPT * steps[name], least)
-
-
-def _agreement(table: pa.Table, expert: str, task: Task) -> float | None:
-    """Return how predictions and labels agree, from -1 to 1: Gini, Cohen's kappa or rank correlation."""
-    column = prediction_column(expert)
-    if column not in table.column_names or "label" not in table.column_names:
-        return None
-    predictions: list[Prediction] = []
-    labels: list[Any] = []
-    for cell, label in zip(table[column].to_pylist(), table["label"].to_pylist(), strict=True):
-        prediction = prediction_of(cell)
-        if label is not None and prediction is not None and is_sane(prediction):
-            predictions.append(prediction)
-            labels.append(label)
-    if len(labels) < _FEWEST_LABELS:
-        return None
-    if task == "regression":
-        return _rank_correlation(predictions, labels)
-    found = score(task, predictions, labels)["roc_auc" if task == "binary" else "kappa"]
-    return None if found is None else 2.0 * found - 1.0 if task == "binary" else found
-
-
-def _rank_correlation(predictions: Sequence[Any], labels: Sequence[Any]) -> float | None:
-    from scipy.stats import spearmanr
-
-    if len(set(predictions)) < 2 or len(set(labels)) < 2:
-        return None
-    return float(spearmanr(predictions, labels).statistic)

@@ -251,7 +251,7 @@ class Inspector:
             previous = self._rows.predictions(stage.before())
             breaks += data_breaks(current, previous, reference, self._settings, steps, surprise)
         if math.inf not in (drift.label_threshold, drift.quality_drop):
-            breaks += label_breaks(known, reference, self._settings)
+            breaks += label_breaks(known, reference, self._settings, stage.due)
         return breaks
 
     def _signals(self, found: Inspection, report: DriftReport) -> dict[str, float]:

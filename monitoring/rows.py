@@ -73,15 +73,15 @@ class WindowRows:
         return int(self._read(PREDICTIONS, ["clock"], where).num_rows)
 
     def predictions(self, stage: WindowStage) -> pa.Table:
-        """Return id, features and served prediction of each of the window's predictions."""
+        """Return id, event time, features and served prediction of each of the window's predictions."""
         features = [feature_column(name) for name in self._settings.batch_kinds]
-        columns = ["id", *features, prediction_column("served")]
+        columns = ["id", "event_time", *features, prediction_column("served")]
         return self._read(PREDICTIONS, columns, [*_span(stage), ("clock", "<=", _moment(stage.due))])
 
     def examples(self, stage: WindowStage) -> pa.Table:
-        """Return id, predictions and latest label of each of the window's examples."""
+        """Return id, event time, predictions and latest label of each of the window's examples."""
         experts = [prediction_column(name) for name in ("served", *self._settings.expert_names)]
-        columns = ["id", "champion_version", *experts, "label"]
+        columns = ["id", "event_time", "champion_version", *experts, "label"]
         due = ("label_clock", "<=", _moment(stage.due))
         table = self._read(EXAMPLES, columns, [*_span(stage), due])
         if not table.num_rows or not self._store.exists(CORRECTIONS):

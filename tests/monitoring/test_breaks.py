@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_calibration import make_days, make_settings
 
+from core.durations import DAY
+from core.recorded import ROW_TIME
+from core.tables import milliseconds
 from monitoring.breaks import data_breaks, label_breaks
 from monitoring.calibration import calibrate
 from monitoring.comparison import compare_data
@@ -74,3 +79,74 @@ def test_labels_turned_round_are_a_break_and_harder_labels_are_none():
     (reason,) = label_breaks(turned, REFERENCE, SETTINGS)
     assert "contradict" in reason
     assert label_breaks(turned.slice(0, 50), REFERENCE, SETTINGS) == [], "too few to tell"
+
+
+def on_days(window, column, values, days):
+    """The window with a column's values changed on some of its days alone, by number since 1970."""
+    numbers = milliseconds(window["event_time"]) // DAY
+    kept = zip(window[column].to_pylist(), values, np.isin(numbers, days).tolist(), strict=True)
+    field = window.schema.field(column)
+    return changed(window, column, pa.array([new if there else old for old, new, there in kept], field.type))
+
+
+def labelled_week():
+    """A week whose labels are what a champion says they are, in its chances."""
+    window, draw = make_days(7, seed=2, start=77), np.random.default_rng(3)
+    chance = draw.random(len(window))
+    labels = pa.array((draw.random(len(window)) < chance).astype(np.int64))
+    return changed(window.append_column("p_champion", pa.array(chance)), "label", labels)
+
+
+LABELLED = labelled_week()
+
+
+def turned(window, days):
+    return on_days(window, "label", (1 - window["label"].to_numpy()).tolist(), days)
+
+
+def test_a_column_that_is_gone_for_some_days_of_a_week_is_a_break_that_names_them():
+    window = make_days(7, seed=2, start=77)
+    (reason,) = broken(on_days(window, "f_kind", [None] * len(window), [78, 80]))
+    assert reason == (
+        "kind is missing in 100% of the rows or more on 1970-03-20 and 1970-03-22, where at most 0% was usual on a day."
+    )
+
+
+def test_a_column_that_is_missing_for_half_of_a_day_is_none():
+    window = make_days(7, seed=2, start=77)
+    half = [value if row % 2 else None for row, value in enumerate(window["f_kind"].to_pylist())]
+    assert broken(on_days(window, "f_kind", half, [78])) == []
+
+
+def test_a_column_that_the_reference_knows_to_be_gone_for_a_day_is_none():
+    window = make_days(7, seed=2, start=77)
+    window = on_days(window, "f_kind", [None] * len(window), [80])
+    usual = on_days(REFERENCE, "f_kind", [None] * len(REFERENCE), [day for day in range(70) if day % 7 == 3])
+    assert data_breaks(window, BEFORE, usual, SETTINGS, {}, None) == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.integers(77, 83), min_size=1, max_size=3))
+def test_labels_turned_round_for_some_days_are_a_break_that_names_just_those(days):
+    (reason,) = label_breaks(turned(LABELLED, sorted(days)), REFERENCE, SETTINGS)
+    dates = [str(np.datetime64(day, "D")) for day in range(77, 84)]
+    assert [date for date in dates if date in reason] == [str(np.datetime64(day, "D")) for day in sorted(days)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_days_on_which_the_champion_has_no_skill_are_none(seed):
+    noise = np.random.default_rng(seed).integers(0, 2, len(LABELLED)).tolist()
+    assert label_breaks(on_days(LABELLED, "label", noise, [78, 79, 80]), REFERENCE, SETTINGS) == []
+
+
+def test_a_days_labels_count_once_they_are_due():
+    window, horizon = turned(LABELLED, [82]), SETTINGS.label.horizon
+    assert label_breaks(window, REFERENCE, SETTINGS, 83 * DAY + horizon - 1) == []
+    assert len(label_breaks(window, REFERENCE, SETTINGS, 83 * DAY + horizon)) == 1
+
+
+def test_rows_that_are_counted_and_windows_of_a_day_have_no_days():
+    rows = SETTINGS.model_copy(update={"time": ROW_TIME})
+    for without in (rows, make_settings(span="1d")):
+        assert label_breaks(turned(LABELLED, [78]), REFERENCE, without) == []
