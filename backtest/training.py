@@ -19,7 +19,7 @@ from flows.evaluation import evaluate
 from flows.examples import DataVersion, Examples, read_examples
 from flows.gates import check_gates, passed, reasons, rows_gate
 from flows.records import data_cut
-from flows.references import reference_rows
+from flows.references import reference_rows, volume_of
 from flows.search import fit, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import data_problems
@@ -151,6 +151,7 @@ class Trainer:
             evaluation.loss(CHALLENGER_BLEND),
             len(rows),
             self._calibrations(key, rows, settings),
+            volume_of(tables, rows, settings, until),
         )
         made = Champion(replace(fitted.final, version=version), reference, data_cut(rows))
         return Attempt(made, [], len(rows), fitted.seconds, gain)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import StoreError
-from core.tables import prediction_column
+from core.settings import Settings
+from core.tables import PREDICTIONS, ReadsTables, prediction_column
 from flows.examples import Examples
 from monitoring.calibration import Calibrations
+from monitoring.volume import Volume, usual_volume
 
 MAX_ROWS = 20_000
 
@@ -41,6 +44,7 @@ def write_reference(
     data_cut: int,
     table_version: int,
     calibrations: Calibrations,
+    volume: Volume | None,
     seed: int,
 ) -> list[Path]:
     """Write both files of a version and return their paths; the same rows and seed give the same sample.
@@ -51,6 +55,8 @@ def write_reference(
         End of the data that the version was trained on, event time, ms.
     calibrations : dict
         What is usual for windows of these rows.
+    volume : Volume or None
+        How many events are usual.
 
     Raises
     ------
@@ -74,6 +80,7 @@ def write_reference(
             "table_version": table_version,
             "trained_rows": len(rows),
             "calibrations": {stage: usual.to_json() for stage, usual in calibrations.items()},
+            "volume": None if volume is None else volume.to_json(),
         }
         part.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
         _put(part, about)
@@ -85,6 +92,31 @@ def write_reference(
 def reference_rows(rows: Examples, seed: int) -> pa.Table:
     """Return the sample of these rows that a reference holds."""
     return _columns(rows.table).take(pa.array(sample(len(rows), seed)))
+
+
+def volume_of(tables: ReadsTables, rows: Examples, settings: Settings, until: int) -> Volume | None:
+    """Return how many events are usual over the days of these rows; None where that cannot be told.
+
+    The predictions are counted and not the rows: an event may never get a label, one in quarantine is not trained on,
+    and the windows that are to be judged have neither left out.
+
+    Parameters
+    ----------
+    until : int
+        Stream time of the request, ms.
+
+    Raises
+    ------
+    StoreError
+        If the predictions cannot be read.
+    """
+    if not tables.exists(PREDICTIONS) or not len(rows):
+        return None
+    first, last, now = (
+        datetime.fromtimestamp(moment / 1000, UTC) for moment in (rows.event_time[0], rows.event_time[-1], until)
+    )
+    where = [("event_time", ">=", first), ("event_time", "<=", last), ("clock", "<=", now)]
+    return usual_volume(tables.read(PREDICTIONS, columns=["event_time", "clock"], where=where), settings)
 
 
 def _put(part: Path, path: Path) -> None:

@@ -26,7 +26,7 @@ from flows.gates import GateResult, champion_gate, check_gates, passed, reasons,
 from flows.lease import Lease
 from flows.promotion import Bodies, carry_out, decide, pin_owner
 from flows.records import data_cut, records_of, registration
-from flows.references import Validation, write_reference
+from flows.references import Validation, volume_of, write_reference
 from flows.search import SearchResult, fit, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import column_problems, data_problems
@@ -319,5 +319,6 @@ class Retraining:
             data_cut=data_cut(self._rows),
             table_version=self._pinned.examples,
             calibrations=calibrations(self._rows.table, self.project.settings),
+            volume=volume_of(self.store, self._rows, self.project.settings, self.request.event_time),
             seed=self.project.settings.batch.seed,
         )

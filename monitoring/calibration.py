@@ -34,14 +34,14 @@ from monitoring.signals import SERVED_LOSS, Calibrated, Signals
 DRAWS = 200
 """Windows that are drawn at most."""
 
-_WEEKDAY_BLOCKS = 21
+WEEKDAY_BLOCKS = 21
 _PARTS_OF_A_WINDOW = 10
 _SMALLEST = 0.05
 _LEAST_DEVIATION, _LEAST_OF_LOSS = 0.3, 0.1
 _FEWEST_OTHERS = 5
 _STEPS, _FEWEST_STEPS = 60, 8
 _TAIL = 0.2
-_FEWEST_BLOCKS = 8
+FEWEST_BLOCKS = 8
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -118,7 +118,9 @@ class Calibration:
         phase = self.phases[start * len(self.phases) // DAY % len(self.phases)] if self.phases else {}
         signals = [_signal(name, distances.get(name), usual, phase) for name, usual in self.signals.items()]
         statistic = float(_statistics(np.array([[signal.score for signal in signals]]))[0])
-        chances = [_chance(np.array(drawn), statistic, self.blocks) for drawn in (self.within, self.across) if drawn]
+        chances = [
+            chance_beyond(np.array(drawn), statistic, self.blocks) for drawn in (self.within, self.across) if drawn
+        ]
         return Surprise(
             sum(chances) / len(chances), tuple(sorted(signals, key=lambda signal: (-signal.score, signal.name)))
         )
@@ -164,11 +166,11 @@ def calibrate(rows: pa.Table, settings: Settings, what: Calibrated) -> Calibrati
     """
     blocks, length = _blocks(milliseconds(rows["event_time"]), settings)
     numbers = np.unique(blocks)
-    if len(numbers) < max(2 * length, _FEWEST_BLOCKS):
+    if len(numbers) < max(2 * length, FEWEST_BLOCKS):
         return None
     signals = Signals.of(rows, settings, what)
     draw = np.random.default_rng([settings.batch.seed, len(numbers)])
-    windows = list(_windows(numbers, length, draw))
+    windows = list(draw_windows(numbers, length, draw))
     drawn = [signals.distances(*_sides(blocks, chosen, settings.windows.sample, draw)) for chosen in windows]
     names = list(dict.fromkeys(name for found in drawn for name in found))
     if not names:
@@ -231,12 +233,12 @@ def _blocks(times: Positions, settings: Settings) -> tuple[Positions, int]:
     return times // size, max(round(span / size), 1)
 
 
-def _windows(numbers: Positions, length: int, draw: np.random.Generator) -> Iterator[Positions]:
+def draw_windows(numbers: Positions, length: int, draw: np.random.Generator) -> Iterator[Positions]:
     """Yield the blocks of each drawn window."""
     if length == 1:
         yield from (numbers[[at]] for at in np.linspace(0, len(numbers) - 1, min(DRAWS, len(numbers))).astype(int))
         return
-    matched = len(numbers) >= _WEEKDAY_BLOCKS
+    matched = len(numbers) >= WEEKDAY_BLOCKS
     for _ in range(DRAWS):
         shuffled = draw.permutation(numbers)
         if not matched:
@@ -267,14 +269,16 @@ def _statistics(scores: Floats) -> Floats:
     return cast(Floats, np.maximum(scores.max(axis=1), together))
 
 
-def _chance(drawn: Floats, statistic: float, blocks: int) -> float:
+def chance_beyond(drawn: Floats, statistic: float, blocks: int) -> float:
     """Return how likely an unchanged window's statistic is as large."""
     edge = float(np.quantile(drawn, 1.0 - _TAIL))
     if statistic <= edge:
         return float((1 + np.sum(drawn >= statistic)) / (len(drawn) + 1))
     peaks = drawn[drawn > edge] - edge
     known = max(_TAIL * min(blocks, len(drawn)), 2.0)
-    return float(_TAIL * (1.0 + (statistic - edge) / (known * max(float(peaks.mean()), 1e-9))) ** -known)
+    return float(
+        _TAIL * (1.0 + (statistic - edge) / (known * max(float(peaks.sum()) / max(len(peaks), 1), 1e-9))) ** -known
+    )
 
 
 def _signal(name: str, distance: float | None, usual: Usual, phase: Mapping[str, float]) -> Signal:

@@ -36,6 +36,8 @@ class PolicyState:
         By how much the champion has lost against the served prediction since its validation; a difference of logs.
     alerted_at : int or None
         Due time of the latest alert of drift that still lasts, ms.
+    volume_at : int or None
+        Due time of the latest alert of an unusual volume that still lasts, ms.
     broken : tuple of int
         Starts of the latest windows that were broken, one after the other, ms.
     """
@@ -46,6 +48,7 @@ class PolicyState:
     last_retraining: int | None = None
     shortfall: float = 0.0
     alerted_at: int | None = None
+    volume_at: int | None = None
     broken: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -65,7 +68,8 @@ class PolicyState:
         if body is None:
             return cls()
         data, labels = (tuple(Verdict(**verdict) for verdict in body[name]) for name in ("data", "labels"))
-        more = {name: body[name] for name in ("champion", "last_retraining", "shortfall", "alerted_at") if name in body}
+        names = ("champion", "last_retraining", "shortfall", "alerted_at", "volume_at")
+        more = {name: body[name] for name in names if name in body}
         return cls(data=data, labels=labels, broken=tuple(body.get("broken", ())), **more)
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from core.errors import HeadraceError, StoreError
 from core.project import Project
@@ -21,6 +23,7 @@ from monitoring.judgement import Evidence, Judgement
 from monitoring.reference import Reference
 from monitoring.rows import Losses, WindowRows, mean_losses
 from monitoring.signals import SERVED_LOSS
+from monitoring.volume import unusual_volume
 from monitoring.windows import WindowStage
 
 _NO_LOSSES = Losses({}, 0, None, 0)
@@ -40,6 +43,8 @@ class Inspection:
         How likely the served predictions of an unchanged window move as far; None where that is not known.
     breaks : tuple of str
         Why the window is not to be learned from.
+    volume : str or None
+        What is unusual in the number of its events.
     problem : str or None
         Why it could not be judged though it should be.
     """
@@ -55,6 +60,7 @@ class Inspection:
     surprise: Surprise | None = None
     prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
+    volume: str | None = None
     problem: str | None = None
 
     def evidence(self, first_event: int) -> Evidence:
@@ -73,6 +79,7 @@ class Inspection:
             surprise=self.surprise,
             prediction_chance=self.prediction_chance,
             breaks=self.breaks,
+            volume=self.volume,
             problem=self.problem,
             examples=self.examples,
             trained_rows=self.reference.trained_rows if self.reference else 0,
@@ -194,12 +201,12 @@ class Inspector:
         StoreError
             If a table cannot be read or the report cannot be written: to be tried again.
         """
-        known = self._rows.examples(stage)
+        known, times = self._rows.examples(stage), self._rows.times(stage)
         examples = known if stage.stage == "labels" else None
         found = Inspection(
             stage,
             champion,
-            rows=self._rows.count(stage),
+            rows=len(times),
             labels=0 if examples is None else examples.num_rows,
             examples=self._rows.count_examples(stage.due),
             losses=_NO_LOSSES if examples is None else mean_losses(examples, self._settings.expert_names, champion),
@@ -207,12 +214,19 @@ class Inspector:
         if champion is None:
             return found
         try:
-            found = replace(found, reference=self._reference(champion))
+            reference = self._reference(champion)
+            found = replace(found, reference=reference, volume=self._volume(stage, times, reference))
             return self._judged(found, examples, known)
         except StoreError:
             raise
         except HeadraceError as error:
             return replace(found, problem=str(error))
+
+    def _volume(self, stage: WindowStage, times: NDArray[np.int64], reference: Reference) -> str | None:
+        """Look at the number of events, however few they are; once, when the window ends."""
+        if stage.stage == "labels" or reference.volume is None:
+            return None
+        return unusual_volume(reference.volume, times, stage, self._settings.drift)
 
     def next_event(self, moment: int) -> int | None:
         """Return the first event time at or after `moment`, ms; None if there is none."""

@@ -4,7 +4,7 @@ A window that is *broken* (a column gone, a unit changed, labels turned round) i
 so long that it is how the stream is now; when the break is over, the online experts unlearn it. A window that has
 *drifted* is an alert when that begins, and again after a cooldown; in between it is watched, until it is well below its
 limit. Drift that persists is a retraining, outside the cooldown, while none is open, and if it is expected to be worth
-it.
+it. An unusual *volume* is told besides all of that.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ def decide(evidence: Evidence, state: PolicyState, settings: Settings) -> tuple[
     >>> decide(Evidence(late, 0, examples=5_000), PolicyState(), settings)[0].trigger
     'bootstrap'
     """
+    decision, state = _decided(_news(evidence, state), state, settings)
+    return _with_volume(evidence, decision, state, settings.drift)
+
+
+def _decided(evidence: Evidence, state: PolicyState, settings: Settings) -> tuple[Decision, PolicyState]:
+    """Decide by all but the volume."""
     drift = settings.drift
     state = _with_champion(evidence, state)
     judgement = judge(evidence, drift)
@@ -99,3 +105,22 @@ def _told(
     if evidence.alerted or (since is not None and due < since + drift.cooldown):
         return Decision(watch=judgement.reasons), state
     return Decision(alert=judgement.reasons), replace(state, alerted_at=due)
+
+
+def _news(evidence: Evidence, state: PolicyState) -> Evidence:
+    """Return the evidence; if the window's data stage alerted of the volume alone, what its labels say is news."""
+    of_volume = state.volume_at == evidence.window.end and state.alerted_at != evidence.window.end
+    return replace(evidence, alerted=False) if evidence.window.stage == "labels" and of_volume else evidence
+
+
+def _with_volume(
+    evidence: Evidence, decision: Decision, state: PolicyState, drift: DriftSettings
+) -> tuple[Decision, PolicyState]:
+    """Alert when an unusual volume begins and after each cooldown that it lasts, whatever else is decided."""
+    if evidence.volume is None:
+        unknown = evidence.window.stage == "labels" or evidence.problem is not None
+        return decision, state if unknown else replace(state, volume_at=None)
+    due, since = evidence.window.due, state.volume_at
+    if since is not None and due < since + drift.cooldown:
+        return replace(decision, watch=(*decision.watch, evidence.volume)), state
+    return replace(decision, alert=(*decision.alert, evidence.volume)), replace(state, volume_at=due)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from core.audit import LedgerRecord
 from core.errors import CheckpointError
 from monitoring.calibration import Calibration, Calibrations
+from monitoring.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Reference:
         Rows that the champion was trained on; 0 where that was not written down.
     calibrations : dict of str to Calibration
         What is usual at each stage of a window.
+    volume : Volume or None
+        How many events are usual; None where that is not known.
     """
 
     version: int
@@ -45,6 +48,7 @@ class Reference:
     served_loss: float | None = None
     trained_rows: int = 0
     calibrations: Calibrations = field(default_factory=dict)
+    volume: Volume | None = None
 
 
 def champion_at(records: Iterable[LedgerRecord], moment: int) -> int | None:
@@ -85,7 +89,7 @@ def load_reference(folder: Path, version: int) -> Reference:
         stamped, stamped_version = str(stamp["digest"]), int(stamp["version"])
         losses = [stamp["validation"].get(name) for name in ("loss", "served_loss")]
         usual = {stage: Calibration.from_json(body) for stage, body in stamp.get("calibrations", {}).items()}
-        trained = int(stamp.get("trained_rows", 0))
+        trained, volume = int(stamp.get("trained_rows", 0)), Volume.from_json(stamp.get("volume"))
         digest = hashlib.sha256(content).hexdigest()
         if digest != stamped or stamped_version != version:
             raise CheckpointError(
@@ -98,4 +102,4 @@ def load_reference(folder: Path, version: int) -> Reference:
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise CheckpointError(f"{where} cannot be read: {error!r}; restore it, or retrain") from error
     loss, served = (None if value is None else float(value) for value in losses)
-    return Reference(version, digest, sample, loss, served, trained, usual)
+    return Reference(version, digest, sample, loss, served, trained, usual, volume)

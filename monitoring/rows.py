@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from core.metrics import loss
 from core.predictions import Outcome, is_sane
@@ -25,6 +27,7 @@ from core.tables import (
     ReadsTables,
     examples_schema,
     feature_column,
+    milliseconds,
     prediction_column,
     prediction_of,
     predictions_schema,
@@ -67,10 +70,10 @@ class WindowRows:
         self._store = store
         self._settings = settings
 
-    def count(self, stage: WindowStage) -> int:
-        """Return how many predictions the window has."""
+    def times(self, stage: WindowStage) -> NDArray[np.int64]:
+        """Return the event time of each of the window's predictions, ms."""
         where = [*_span(stage), ("clock", "<=", _moment(stage.due))]
-        return int(self._read(PREDICTIONS, ["clock"], where).num_rows)
+        return milliseconds(self._read(PREDICTIONS, ["event_time"], where)["event_time"])
 
     def predictions(self, stage: WindowStage) -> pa.Table:
         """Return id, event time, features and served prediction of each of the window's predictions."""

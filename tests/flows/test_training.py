@@ -9,18 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from flows_lab import BATCH, Toy, later, make_toy
+from flows_lab import BATCH, Toy, examples, later, make_toy
 
 from core.audit import Ledger
 from core.durations import DAY
 from core.errors import RegistryError
 from core.registry import CHAMPION, PREVIOUS, ModelVersion, Registry
-from core.tables import CORRECTIONS, corrections_schema
+from core.tables import CORRECTIONS, PREDICTIONS, corrections_schema, predictions_schema
 from flows import training
 from flows.execution import execute
 from flows.lease import MAX_ATTEMPTS, Lease, LeaseLostError, find, make, progress, take
 from flows.promotion import carry_out, decide
 from flows.upkeep import maintain_tables
+from monitoring.reference import load_reference
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -63,6 +64,28 @@ def test_what_is_kept_of_a_promotion(toy: Toy):
     assert version.number("effective_at") == toy.ledger.requests()[0].effective_at
     assert toy.ledger.pinned("examples") == [0]
     assert {"code_version", "trigger", "data_from", "digest", "request"} <= set(version.tags)
+
+
+def test_the_usual_volume_counts_events_whether_labelled_or_not(toy: Toy):
+    labelled, settings = toy.table, toy.project.settings
+    rest = examples(toy.project, 6_000, seed=3).select(predictions_schema(settings).names)
+    columns = labelled.select(rest.column_names)
+    toy.store.append(PREDICTIONS, pa.concat_tables([columns, rest]), app="test", sequence=1)
+    toy.retrain()
+    known = load_reference(toy.project.state / "references", 1)
+    assert known.trained_rows <= 2_000
+    assert known.volume is not None
+    assert known.volume.expects(0, 40 * DAY) == pytest.approx(8_000, rel=0.05)
+
+
+def test_a_reference_of_before_says_nothing_of_volume(toy: Toy):
+    toy.retrain()
+    about = toy.project.state / "references" / "1.json"
+    assert load_reference(about.parent, 1).volume is None, "there is no table of predictions"
+    stamp = json.loads(about.read_text())
+    del stamp["volume"]
+    about.write_text(json.dumps(stamp))
+    assert load_reference(about.parent, 1).volume is None
 
 
 def test_the_same_seed_finds_the_same_model(tmp_path: Path):

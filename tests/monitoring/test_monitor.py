@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import threading
 from dataclasses import replace
@@ -321,3 +322,41 @@ def test_a_lost_ledger_does_not_lose_later_windows(lab):
     again = replace(lab, ledger=Ledger(lab.project.ledger))
     open_monitor(again).run_once()
     assert {row["window_start"].day for row in rows_of(again)} == {1, 2, 3}
+
+
+def with_volume(lab: Lab, version: int) -> None:
+    """A reference that knows how many events a day has."""
+    lab.reference(version)
+    about = lab.project.state / "references" / f"{version}.json"
+    around = {"within": [0.01, 0.02, 0.03, 0.04, 0.05], "across": [0.02, 0.03, 0.04, 0.05, 0.06]}
+    volume = {"block": DAY, "expected": [float(ROWS)], "quietest": 0.9, "blocks": 28, **around}
+    about.write_text(json.dumps({**json.loads(about.read_text()), "volume": volume}))
+
+
+def test_an_outage_is_told_when_it_begins_and_after_each_cooldown_though_nothing_can_be_judged(lab):
+    lab.fill(range(2), champion=1)
+    with_volume(lab, 1)
+    lab.promote(1, None)
+    lab.reach(START + 7 * DAY)
+    open_monitor(lab).run_once()
+    assert [alert.key for alert in lab.sent] == ["2013-01-03T00-00-00Z_data", "2013-01-06T00-00-00Z_data"]
+    assert lab.sent[0].body["reasons"] == ["No event, where about 80 are usual: is a source down?"]
+    assert {row["verdict"] for row in rows_of(lab) if row["rows"] == 0} == {"not judged"}
+    assert lab.ledger.requests() == []
+
+
+def test_a_long_outage_that_is_passed_over_in_one_step_is_told_once(lab):
+    lab.fill(range(1), champion=1)
+    lab.fill(range(5_000, 5_001), champion=1)
+    with_volume(lab, 1)
+    lab.promote(1, None)
+    lab.reach(START + 5_001 * DAY)
+    open_monitor(lab).run_once()
+    assert [alert.key for alert in lab.sent] == ["2013-01-02T00-00-00Z_data"]
+
+
+def test_before_the_first_champion_nothing_is_known_of_volume(lab):
+    lab.fill(range(1))
+    lab.reach(START + 4 * DAY)
+    open_monitor(lab).run_once()
+    assert lab.sent == []

@@ -334,3 +334,55 @@ def test_the_expected_gain_lies_between_what_was_thought_and_what_was_seen(past)
     assert min(values) - 1e-9 <= expected <= max(values) + 1e-9
     mixed = [Gain(Prospect(growth, shortfall), gain) for growth, shortfall, gain in past]
     assert abs(expected_gain(Prospect(0.0), mixed)) < 1e-12
+
+
+OUTAGE = "No event, where about 6,500 are usual: is a source down?"
+
+
+def _told(evidence: Evidence, state: PolicyState) -> tuple[str, PolicyState]:
+    decision, state = decide(evidence, state, make_settings())
+    assert decision.trigger is None
+    assert not decision.quarantine
+    return decision.action, state
+
+
+def test_an_outage_is_told_when_it_begins_and_after_each_cooldown_and_again_when_it_comes_back():
+    state, told = PolicyState(champion=1), []
+    for number in range(8):
+        down = number not in (0, 6)
+        action, state = _told(Evidence(_stage(number), 0, champion=1, volume=OUTAGE if down else None), state)
+        state = PolicyState.from_json(json.loads(json.dumps(state.to_json())))
+        told.append(action)
+    assert told == ["ignore", "alert", "watch", "watch", "watch", "alert", "ignore", "alert"]
+
+
+def test_an_outage_and_drift_of_one_stage_are_told_together_and_neither_hides_the_other():
+    state = PolicyState(champion=1)
+    action, state = _told(_drifted(0), state)
+    assert action == "alert"
+    decision, state = decide(_drifted(1, volume=OUTAGE), state, make_settings())
+    assert decision.alert == (OUTAGE,)
+    assert "features moved" in decision.watch[0]
+    decision, _ = decide(_drifted(1, volume=OUTAGE), PolicyState(champion=1), make_settings())
+    assert "features moved" in decision.alert[0]
+    assert decision.alert[1] == OUTAGE
+
+
+def test_an_outage_does_not_hide_a_quarantine_nor_a_problem_an_outage():
+    decision, _ = decide(_drifted(0, breaks=("a is gone.",), volume=OUTAGE), PolicyState(champion=1), make_settings())
+    assert (decision.quarantine, decision.alert) == (("a is gone.",), ("a is gone.", OUTAGE))
+    decision, state = decide(_drifted(0, problem="damaged", volume=OUTAGE), PolicyState(champion=1), make_settings())
+    assert decision.alert == ("damaged", OUTAGE)
+    _, state = decide(_drifted(1, problem="damaged"), state, make_settings())
+    assert state.volume_at == _stage(0).due, "a reference that is damaged does not say that it is over"
+
+
+@pytest.mark.parametrize("drifts", [True, False])
+def test_labels_are_told_of_though_the_window_was_an_outage_but_drift_is_told_once(drifts):
+    far = {"a": 0.9 if drifts else 0.0}
+    state = PolicyState(champion=1)
+    decision, state = decide(replace(_drifted(0, volume=OUTAGE), features=far), state, make_settings())
+    assert OUTAGE in decision.alert
+    labels = Evidence(_stage(0, "labels"), 0, champion=1, rows=900, label=0.9, alerted=True)
+    decision, _ = decide(labels, state, make_settings())
+    assert decision.action == ("watch" if drifts else "alert")
