@@ -78,6 +78,12 @@ def as_json(record: LedgerRecord) -> dict[str, Any]:
     }
 
 
+_ABOUT_WINDOWS = {
+    "release": "are learned from after all: the break has lasted",
+    "unlearn": "are unlearned: the break is over, the online experts learn again without them",
+}
+
+
 def history_line(entry: dict[str, Any]) -> str:
     """Return one record as a line: event time, kind, and its gist."""
     when = (entry["event_time"] or "-").removesuffix(":00Z").replace("T", " ")
@@ -96,10 +102,8 @@ def _gist(entry: dict[str, Any]) -> str:
     if entry["kind"] == "retraining":
         outcome = "promoted" if entry.get("promoted") else "not promoted"
         return f"{entry.get('trigger')}, {entry.get('rows') or 0:,} rows: {outcome}. {reasons}".strip()
-    if entry["kind"] == "release":
-        return f"{len(entry['spans'])} windows are learned from after all: the break has lasted"
-    if entry["kind"] == "unlearn":
-        return f"{len(entry['spans'])} windows: the break is over, the online experts learn again without them"
+    if entry["kind"] in _ABOUT_WINDOWS:
+        return f"{len(entry['spans'])} windows {_ABOUT_WINDOWS[entry['kind']]}"
     return ": ".join(filter(None, [entry.get("trigger"), reasons])) or entry["key"]
 
 

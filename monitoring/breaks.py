@@ -97,6 +97,20 @@ def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings, un
     ]
 
 
+def label_doubts(examples: pa.Table, reference: pa.Table, settings: Settings) -> list[str]:
+    """Return why labels that follow a break may still be broken: the champion is not right again.
+
+    Parameters
+    ----------
+    examples, reference : pyarrow.Table
+        Labelled rows of the window that are known by now, and the reference.
+    """
+    before, now = agreement(reference, "served", settings.task), agreement(examples, "champion", settings.task)
+    if before is None or before < _AGREES or now is None or now >= _AGREES / 2:
+        return []
+    return [f"The labels do not agree with the champion again: their agreement is {now:+.2f}, {before:+.2f} was usual."]
+
+
 def _gone(current: pa.Table, reference: pa.Table, settings: Settings) -> dict[str, str]:
     found = {}
     for name in settings.batch_kinds:

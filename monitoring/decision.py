@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from core.audit import Trigger
@@ -34,8 +34,8 @@ class PolicyState:
         Event time of the latest retraining decision of any trigger, ms.
     shortfall : float
         By how much the champion has lost against the served prediction since its validation; a difference of logs.
-    alerted_at : int or None
-        Due time of the latest alert of drift that still lasts, ms.
+    alerted_at : mapping of str to int
+        Of each stage the due time of the latest alert of drift that still lasts, ms.
     volume_at : int or None
         Due time of the latest alert of an unusual volume that still lasts, ms.
     broken : tuple of int
@@ -47,7 +47,7 @@ class PolicyState:
     labels: tuple[Verdict, ...] = ()
     last_retraining: int | None = None
     shortfall: float = 0.0
-    alerted_at: int | None = None
+    alerted_at: Mapping[str, int] = field(default_factory=dict)
     volume_at: int | None = None
     broken: tuple[int, ...] = ()
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core.errors import HeadraceError, StoreError
 from core.project import Project
 from core.settings import Settings
-from monitoring.breaks import data_breaks, label_breaks
+from monitoring.breaks import data_breaks, label_breaks, label_doubts
 from monitoring.calibration import Surprise
 from monitoring.comparison import LABEL, PREDICTION, DriftReport
 from monitoring.drift_report import Run, report_data, report_labels
@@ -43,6 +43,8 @@ class Inspection:
         How likely the served predictions of an unchanged window move as far; None where that is not known.
     breaks : tuple of str
         Why the window is not to be learned from.
+    doubts : tuple of str
+        Why it is still broken, if the window before was.
     volume : str or None
         What is unusual in the number of its events.
     problem : str or None
@@ -60,6 +62,7 @@ class Inspection:
     surprise: Surprise | None = None
     prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     volume: str | None = None
     problem: str | None = None
 
@@ -79,6 +82,7 @@ class Inspection:
             surprise=self.surprise,
             prediction_chance=self.prediction_chance,
             breaks=self.breaks,
+            doubts=self.doubts,
             volume=self.volume,
             problem=self.problem,
             examples=self.examples,
@@ -244,10 +248,11 @@ class Inspector:
         calibration = found.reference.calibrations.get(stage.stage)
         surprise = None if calibration is None else calibration.surprise(self._signals(found, report), stage.start)
         steps = {} if calibration is None else calibration.steps
-        breaks = self._breaks(found, current, known, steps, surprise)
+        breaks, doubts = self._breaks(found, current, known, steps, surprise)
         usual, moved = found.reference.calibrations.get("prediction"), report.prediction
         chance = None if usual is None or moved is None else usual.surprise({PREDICTION: moved}, stage.start).chance
-        return replace(found, report=report, surprise=surprise, prediction_chance=chance, breaks=tuple(breaks))
+        found = replace(found, report=report, surprise=surprise, prediction_chance=chance)
+        return replace(found, breaks=tuple(breaks), doubts=tuple(doubts))
 
     def _breaks(
         self,
@@ -256,17 +261,21 @@ class Inspector:
         known: pa.Table,
         steps: Mapping[str, float],
         surprise: Surprise | None,
-    ) -> list[str]:
-        """Look for what is not to be learned from, but not where the project file takes no notice of a signal."""
+    ) -> tuple[list[str], list[str]]:
+        """Look for what is not to be learned from, but not where the project file takes no notice of a signal.
+
+        What is not either, if the window before was broken, comes second.
+        """
         drift, stage = self._settings.drift, found.stage
         assert found.reference is not None
-        reference, breaks = found.reference.sample, []
+        reference, breaks, doubts = found.reference.sample, list[str](), list[str]()
         if stage.stage == "data" and drift.feature_threshold != math.inf:
             previous = self._rows.predictions(stage.before())
             breaks += data_breaks(current, previous, reference, self._settings, steps, surprise)
         if math.inf not in (drift.label_threshold, drift.quality_drop):
             breaks += label_breaks(known, reference, self._settings, stage.due)
-        return breaks
+            doubts += label_doubts(known, reference, self._settings)
+        return breaks, doubts
 
     def _signals(self, found: Inspection, report: DriftReport) -> dict[str, float]:
         """Return the distances that are calibrated for this stage."""

@@ -54,6 +54,8 @@ class Evidence:
         How likely the served predictions of an unchanged window move as far; None where that is not known.
     breaks : tuple of str
         Why the window is not to be learned from, one sentence each.
+    doubts : tuple of str
+        Why it is still broken, if the window before was.
     volume : str or None
         What is unusual in the number of the window's events: worth an alert, and no drift.
     problem : str or None
@@ -87,6 +89,7 @@ class Evidence:
     surprise: Surprise | None = None
     prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     volume: str | None = None
     problem: str | None = None
     examples: int = 0

@@ -38,7 +38,7 @@ def decide(evidence: Evidence, state: PolicyState, settings: Settings) -> tuple[
 def _decided(evidence: Evidence, state: PolicyState, settings: Settings) -> tuple[Decision, PolicyState]:
     """Decide by all but the volume."""
     drift = settings.drift
-    state = _with_champion(evidence, state)
+    evidence, state = _in_doubt(evidence, state), _with_champion(evidence, state)
     judgement = judge(evidence, drift)
     before, state = state.broken, _with_breaks(evidence, judgement, state)
     if evidence.window.start in state.broken and len(state.broken) <= drift.quarantine_windows:
@@ -70,8 +70,14 @@ def _with_champion(evidence: Evidence, state: PolicyState) -> PolicyState:
     known = () if state.last_retraining is None else (state.last_retraining,)
     state = replace(state, last_retraining=max((*known, *evidence.retrainings), default=None))
     if evidence.champion != state.champion:
-        state = replace(state, champion=evidence.champion, data=(), labels=(), shortfall=0.0, alerted_at=None)
+        state = replace(state, champion=evidence.champion, data=(), labels=(), shortfall=0.0)
     return state if evidence.shortfall is None else replace(state, shortfall=evidence.shortfall)
+
+
+def _in_doubt(evidence: Evidence, state: PolicyState) -> Evidence:
+    """A window that follows broken ones is broken as long as it does not agree again with what was usual."""
+    follows = bool(state.broken) and evidence.window.start > state.broken[-1]
+    return replace(evidence, breaks=evidence.doubts) if follows and not evidence.breaks else evidence
 
 
 def _with_breaks(evidence: Evidence, judgement: Judgement, state: PolicyState) -> PolicyState:
@@ -96,20 +102,27 @@ def _with_verdict(evidence: Evidence, judgement: Judgement, state: PolicyState, 
 def _told(
     evidence: Evidence, judgement: Judgement, state: PolicyState, drift: DriftSettings
 ) -> tuple[Decision, PolicyState]:
-    """Alert when drift begins and after each cooldown that it lasts; watch it in between."""
+    """Alert when drift begins and after each cooldown that it lasts; watch it in between.
+
+    Each stage for itself: labels that are as ever do not end what the features do. A promotion ends nothing: the stream
+    goes on as it did.
+    """
     if evidence.problem:
         return Decision(alert=() if evidence.alerted else (evidence.problem,)), state
+    due, stage = evidence.window.due, evidence.window.stage
+    others = {name: at for name, at in state.alerted_at.items() if name != stage}
     if judgement.verdict != "drifted":
-        return Decision(), replace(state, alerted_at=None) if judgement.calm else state
-    due, since = evidence.window.due, state.alerted_at
+        return Decision(), replace(state, alerted_at=others) if judgement.calm else state
+    since = state.alerted_at.get(stage)
     if evidence.alerted or (since is not None and due < since + drift.cooldown):
         return Decision(watch=judgement.reasons), state
-    return Decision(alert=judgement.reasons), replace(state, alerted_at=due)
+    return Decision(alert=judgement.reasons), replace(state, alerted_at={**others, stage: due})
 
 
 def _news(evidence: Evidence, state: PolicyState) -> Evidence:
     """Return the evidence; if the window's data stage alerted of the volume alone, what its labels say is news."""
-    of_volume = state.volume_at == evidence.window.end and state.alerted_at != evidence.window.end
+    end = evidence.window.end
+    of_volume = state.volume_at == end and state.alerted_at.get("data") != end
     return replace(evidence, alerted=False) if evidence.window.stage == "labels" and of_volume else evidence
 
 

@@ -12,7 +12,7 @@ from test_calibration import make_days, make_settings
 from core.durations import DAY
 from core.recorded import ROW_TIME
 from core.tables import milliseconds
-from monitoring.breaks import data_breaks, label_breaks
+from monitoring.breaks import data_breaks, label_breaks, label_doubts
 from monitoring.calibration import calibrate
 from monitoring.comparison import compare_data
 from monitoring.distances import distances
@@ -79,6 +79,9 @@ def test_labels_turned_round_are_a_break_and_harder_labels_are_none():
     (reason,) = label_breaks(turned, REFERENCE, SETTINGS)
     assert "contradict" in reason
     assert label_breaks(turned.slice(0, 50), REFERENCE, SETTINGS) == [], "too few to tell"
+    assert label_doubts(window, REFERENCE, SETTINGS) == []
+    assert all("again" in label_doubts(one, REFERENCE, SETTINGS)[0] for one in (noise, turned))
+    assert label_doubts(noise.slice(0, 50), REFERENCE, SETTINGS) == [], "too few to tell"
 
 
 def on_days(window, column, values, days):

@@ -163,7 +163,7 @@ def test_after_a_promotion_the_verdicts_start_empty():
     state = PolicyState(champion=1)
     _, state = decide(_drifted(0), state, make_settings())
     decision, state = decide(replace(_drifted(1), champion=2), state, make_settings())
-    assert decision.action == "alert"
+    assert decision.action == "watch", "the stream goes on as it did: nobody is told twice within a cooldown"
     assert len(state.data) == 1
 
 
@@ -280,6 +280,28 @@ def test_drift_that_only_wavers_is_one_episode():
     assert told == ["alert", "ignore", "watch", "ignore", "alert"]
 
 
+def test_labels_as_ever_do_not_end_what_the_features_do():
+    chosen, state, told = make_settings(on_drift=False), PolicyState(champion=1), []
+    for number in range(3):
+        decision, state = decide(_drifted(number), state, chosen)
+        calm = Evidence(_stage(number, "labels"), 0, champion=1, rows=900, label=0.0)
+        _, state = decide(calm, state, chosen)
+        told.append(decision.action)
+    assert told == ["alert", "watch", "watch"]
+
+
+def test_a_window_after_a_break_is_broken_until_it_agrees_again():
+    chosen, state, seen = make_settings({"quarantine_windows": 3}), PolicyState(champion=1), []
+    doubts = ("The labels do not agree again.",)
+    for number, (breaks, doubt) in enumerate([((), doubts), (("Turned.",), ()), ((), doubts), ((), ())]):
+        steady = replace(_drifted(number, breaks=breaks, doubts=doubt), features={"a": 0.0})
+        decision, state = decide(steady, state, chosen)
+        seen.append(decision)
+    assert [one.action for one in seen] == ["ignore", "quarantine", "quarantine", "ignore"]
+    assert seen[2].quarantine == doubts
+    assert [one.unlearn for one in seen] == [(), (), (), (SPAN, 2 * SPAN)]
+
+
 def test_a_break_is_kept_out_until_it_is_over():
     chosen, state, seen = make_settings({"quarantine_windows": 3}), PolicyState(champion=1), []
     for number, is_broken in enumerate([False, True, True, False, False]):
@@ -289,6 +311,7 @@ def test_a_break_is_kept_out_until_it_is_over():
     assert [one.action for one in seen] == ["ignore", "quarantine", "quarantine", "ignore", "ignore"]
     assert [bool(one.alert) for one in seen] == [False, True, False, False, False]
     assert not any(one.trigger for one in seen)
+    assert [one.unlearn for one in seen] == [(), (), (), (SPAN, 2 * SPAN), ()], "once, when it is over"
 
 
 def test_a_break_that_lasts_is_how_the_stream_is_now():
@@ -300,6 +323,8 @@ def test_a_break_that_lasts_is_how_the_stream_is_now():
     assert [one.action for one in seen[:3]] == ["quarantine", "quarantine", "retrain"]
     assert seen[2].release == (0, SPAN)
     assert not seen[3].release
+    after, _ = decide(replace(_drifted(4), features={"a": 0.0}), state, chosen)
+    assert not any(one.unlearn for one in [*seen, after]), "how the stream is now must not be forgotten"
 
 
 def test_the_labels_of_a_broken_window_are_no_drift():
