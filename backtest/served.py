@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from backtest.tables import matching
-from backtest.tape import Tape
+from backtest.tape import Ints, Tape
 from backtest.unlearning import learned_rows
 from core.batch_model import FittedModel
 from core.blend import Blend
@@ -59,6 +59,7 @@ class Served:
         self._plausible = Plausible(settings.task, LABELS_TO_JUDGE_A_CHAMPION)
         self._model: FittedModel | None = None
         self._entries, self._steps = tape.order
+        self._implied = tape.tables.whole(EXAMPLES)["implied"].to_numpy()
         self._at = 0
         self._learned = learned_rows(tape, [])
         self._anchors: deque[_Anchor] = deque(maxlen=_ANCHORS)
@@ -66,25 +67,27 @@ class Served:
         rows = len(tape.online)
         self.versions = np.zeros(rows, dtype=np.int32)
         self.champion: list[Prediction | None] = [None] * rows
+        self._since = 0
+        self._successors: dict[int, Prediction | None] = {}
         self.served: list[Prediction | None] = [None] * rows
 
     def swap(self, model: FittedModel) -> None:
         """Let a champion predict from the next row on."""
         self._model = model
+        self._since = int(self._entries[: self._at].max(initial=-1)) + 1
 
     def advance(self, step: int) -> None:
         """Serve and learn everything up to and with `step`."""
         end = int(np.searchsorted(self._steps, step, side="right"))
         entries = self._entries[self._at : end]
         rows = entries[entries >= 0]
-        champion: dict[int, Prediction] = {}
-        if self._model is not None and len(rows):
-            first, last = int(rows[0]), int(rows[-1])
-            champion = dict(zip(range(first, last + 1), self._predict(self._model, first, last + 1), strict=True))
+        champion, successors = self._predict(rows), self._predict(self._late_rows(entries))
         for entry in entries.tolist():
             if entry >= 0:
                 self._serve(entry, champion.get(entry))
-            elif self._learned[self._tape.label_row[-1 - entry]]:
+            elif self._learned[row := int(self._tape.label_row[-1 - entry])]:
+                if row in successors:
+                    self._successors[row] = self._plausible.check(successors[row])
                 self._learn(-1 - entry)
         self._at = max(self._at, end)
 
@@ -135,11 +138,24 @@ class Served:
         self._blend, self._plausible = copy.deepcopy((anchor.blend, anchor.plausible))
         return anchor.at
 
-    def _predict(self, model: FittedModel, start: int, end: int) -> list[Prediction]:
-        rows = self._tape.tables.whole(PREDICTIONS)
-        found: list[Prediction] = []
-        for at in range(start, end, _CHUNK):
-            found += model.predict_frame(as_frame(rows.slice(at, min(_CHUNK, end - at)), self._settings))
+    def _late_rows(self, entries: Ints) -> Ints:
+        """Return the rows whose labels come now, and which were predicted before the champion came."""
+        labels = -1 - entries[entries < 0]
+        labels = labels[~self._implied[labels]]
+        rows = self._tape.label_row[labels]
+        return np.asarray(rows[rows < self._since])
+
+    def _predict(self, rows: Ints) -> dict[int, Prediction]:
+        """Return what the champion predicts of some rows."""
+        found: dict[int, Prediction] = {}
+        table = self._tape.tables.whole(PREDICTIONS)
+        model = self._model
+        if model is None:
+            return found
+        for at in range(0, len(rows), _CHUNK):
+            some = rows[at : at + _CHUNK]
+            made = model.predict_frame(as_frame(table.take(pa.array(some)), self._settings))
+            found |= dict(zip(some.tolist(), made, strict=True))
         return found
 
     def _serve(self, row: int, champion: Prediction | None) -> None:
@@ -156,8 +172,8 @@ class Served:
 
     def _score(self, row: int, label: int, online: dict[str, Prediction], served: Prediction | None) -> None:
         predictions, outcome = self._predictions(row, online), self._tape.outcomes[label]
-        step = int(self._tape.step[row])
-        learn(self._blend, self._scores, self._plausible, predictions, served, outcome, step)
+        step, successor = int(self._tape.step[row]), self._successors.get(row)
+        learn(self._blend, self._scores, self._plausible, predictions, served, outcome, step, successor)
 
     def _predictions(self, row: int, online: dict[str, Prediction]) -> dict[str, Prediction]:
         champion = self.champion[row]

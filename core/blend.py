@@ -39,6 +39,7 @@ _BELIEF_RATES: Array = np.array([[0.5], [0.5], [0.05], [0.005], [0.0005]])
 _BELIEF_SHARES: Array = np.array([[1e-3], [1e-5], [1e-4], [1e-5], [1e-6]])
 _TRUST_RATE = 0.5
 _TRUST_SHARE = 1e-5
+_HINDSIGHT = 0.5
 _TINY = 1e-300
 
 
@@ -110,17 +111,29 @@ class Blend:
             return float(average @ _chances(self._sharp(awake)[:, 0] * (at.weights @ _logits(found))))
         return float(average @ (at.weights @ _values(found)))
 
-    def update(self, predictions: Mapping[str, Prediction], outcome: Outcome, made_at: int | None = None) -> None:
+    def update(
+        self,
+        predictions: Mapping[str, Prediction],
+        outcome: Outcome,
+        made_at: int | None = None,
+        *,
+        in_hindsight: bool = False,
+    ) -> None:
         """Move weights, beliefs and trust by how well each of these experts had predicted `outcome`.
 
         Parameters
         ----------
         made_at : int, optional
             The step at which the predictions were mixed; just now if left out.
+        in_hindsight : bool
+            Whether an expert predicted only after that: these predictions were never mixed. They count half, and say
+            nothing of which belief would have served best.
         """
         found, awake = self._in_order(predictions)
         then = self._then(made_at, found)
         losses, gradients, of_beliefs = self._judge(self._among(then, awake), awake, found, outcome)
+        if in_hindsight:
+            losses, gradients, of_beliefs = losses * _HINDSIGHT, gradients * _HINDSIGHT, np.zeros_like(of_beliefs)
         now = self._now
         updates = now.updates + 1
         self._lag += (now.updates - then.updates - self._lag) / min(updates, 1000)

@@ -3,7 +3,8 @@
 ``predictions``
     One row an event, written when it was predicted: features as used, every expert's prediction.
 ``examples``
-    One row a label that was joined (or implied at the horizon): the prediction's row and the outcome.
+    One row a label that was joined (or implied at the horizon): the prediction's row and the outcome; ``successor`` is
+    what the champion predicts that came between the two.
 ``corrections``
     One row a second, different label of an event; batch training uses the latest.
 ``windows``
@@ -142,6 +143,7 @@ def examples_schema(settings: Settings) -> pa.Schema:
             pa.field("label_clock", TIMESTAMP),
             pa.field("label_step", pa.int64()),
             pa.field("implied", pa.bool_()),
+            pa.field("successor", _prediction_type(settings)),
         ]
     )
 

@@ -36,7 +36,10 @@ from streaming.state_store import open_store
 _KEPT = 2
 _MOST_ANCHORS = 8
 _SUFFIX = ".snapshot"
-_IN_HEADER = ("positions", "topic_clocks", "step", "clock", "first_event", "champion_version", "unlearned")
+_IN_HEADER = (
+    *("positions", "topic_clocks", "step", "clock", "first_event"),
+    *("champion_version", "champion_since", "unlearned"),
+)
 _MODELS = ("experts", "blend", "plausible")
 _log = logging.getLogger("headrace.checkpoint")
 

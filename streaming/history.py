@@ -26,7 +26,10 @@ from core.tables import (
 from streaming.join import Predicted
 
 _CHUNK = 4_096
-_LEARNED = ("id", "step", "event_time", "clock", "label", "label_time", "label_clock", "label_step", "implied")
+_LEARNED = (
+    *("id", "step", "event_time", "clock"),
+    *("label", "label_time", "label_clock", "label_step", "implied", "successor"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """An example that was learned; `step` is that of its prediction, times in ms."""
+    """An example that was learned; `step` is that of its prediction, times in ms; see `streaming.machine.Example`."""
 
     step: int
     id: str
     outcome: Outcome
     label_time: int
     label_clock: int
+    successor: Prediction | None = None
 
 
 class History:
@@ -141,7 +145,8 @@ class History:
 
 
 def _as_learned(row: dict[str, Any]) -> Learned:
-    return Learned(row["step"], row["id"], row["label"], row["label_time"], row["label_clock"])
+    successor = _prediction(row["successor"])
+    return Learned(row["step"], row["id"], row["label"], row["label_time"], row["label_clock"], successor)
 
 
 def _read(

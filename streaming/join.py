@@ -135,6 +135,11 @@ class LabelJoin:
         """Tell whether an event of this id was taken in and is not forgotten yet."""
         return self._ids.queue_of(event_id) in (_PENDING, _CLOSED)
 
+    def pending_event(self, event_id: str) -> Predicted | None:
+        """Return the event of this id if it waits for its label."""
+        known = self._ids.get(event_id)
+        return known[2] if known is not None and isinstance(known[2], Predicted) else None
+
     def add_event(self, event: Predicted) -> Label | None:
         """Take in a predicted event that is not known; return its label if that came first, which joins it."""
         deadline = max(event.time, event.clock) + self.horizon

@@ -14,7 +14,7 @@ from core.blend import Blend
 from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction, Vocabulary
 from core.models import BatchModel
-from core.predictions import Features, Outcome
+from core.predictions import Features, Outcome, Prediction
 from core.quarantine import Span, is_inside
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
 from core.settings import Settings
@@ -28,7 +28,10 @@ from streaming.transport import RawRecord
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prediction and its outcome; `label_time` and `label_clock` in ms."""
+    """A prediction and its outcome; `label_time` and `label_clock` in ms.
+
+    `successor` is what the champion predicts that has come in between, None where there is none.
+    """
 
     step: int
     predicted: Predicted
@@ -36,6 +39,7 @@ class Example:
     label_time: int
     label_clock: int
     implied: bool
+    successor: Prediction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class State:
     clock: int = 0
     first_event: int | None = None
     champion_version: int | None = None
+    champion_since: int = 0
     positions: dict[str, int] = field(default_factory=dict)
     topic_clocks: dict[str, int] = field(default_factory=dict)
     unlearned: list[Span] = field(default_factory=list)
@@ -91,7 +96,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A record with all that does not depend on labels: decoded, features, the champion's prediction."""
+    """A record, decoded, with its features and the champion's prediction.
+
+    For a label that is of the event that it belongs to, if another champion, or none, had predicted that.
+    """
 
     record: RawRecord
     content: Event | Label | BadRecord
@@ -124,7 +132,9 @@ class Machine:
     def swap(self, champion: BatchModel | None) -> None:
         """Let `champion` predict from the next record on."""
         self._champion = champion
-        self.state.champion_version = None if champion is None else champion.version
+        version = None if champion is None else champion.version
+        if version != self.state.champion_version:
+            self.state.champion_version, self.state.champion_since = version, self.state.step
 
     @property
     def champion_version(self) -> int | None:
@@ -141,15 +151,22 @@ class Machine:
     def prepare(self, records: Sequence[RawRecord]) -> list[Prepared]:
         """Decode, compute features and let the champion predict."""
         prepared = [self._prepare(record) for record in records]
-        rows = [index for index, entry in enumerate(prepared) if entry.features is not None]
-        if self._champion is None or not rows:
+        if self._champion is None:
             return prepared
-        predictions = self._ask_champion([prepared[index].features or {} for index in rows])
+        asked = {index: features for index, entry in enumerate(prepared) if (features := self._asked(entry))}
+        predictions = self._ask_champion(list(asked.values())) if asked else []
         self.champion_failures += predictions.count(None)
-        for index, prediction in zip(rows, predictions, strict=True):
+        for index, prediction in zip(asked, predictions, strict=True):
             entry = prepared[index]
             prepared[index] = Prepared(entry.record, entry.content, entry.features, prediction)
         return prepared
+
+    def _asked(self, entry: Prepared) -> Features | None:
+        """Return the features that the champion is asked about: an event's, also when its label comes to a new one."""
+        if not isinstance(entry.content, Label):
+            return entry.features
+        event = self.state.join.pending_event(entry.content.id)
+        return event.features if event is not None and event.step <= self.state.champion_since else None
 
     def step(self, prepared: Prepared) -> list[Output]:
         """Take one record in and return everything that follows from it."""
@@ -160,7 +177,7 @@ class Machine:
         elif isinstance(content, Event):
             outputs.extend(self._predict(prepared, content))
         else:
-            outputs.extend(self._join(content))
+            outputs.extend(self._join(content, prepared.champion))
         self._count_waiting()
         return outputs
 
@@ -266,14 +283,14 @@ class Machine:
             served=served,
         )
 
-    def _join(self, label: Label) -> list[Output]:
+    def _join(self, label: Label, successor: object) -> list[Output]:
         state, book = self.state, self.state.books.labels
         book.received += 1
         fate, event = state.join.add_label(label, state.clock)
         if fate is Fate.JOINED and event is not None:
             book.joined += 1
             state.books.events.joined += 1
-            return [self._learn(event, label.outcome, label.time, implied=False)]
+            return [self._learn(event, label.outcome, label.time, implied=False, successor=successor)]
         if fate is Fate.LATE:
             book.late += 1
         elif fate is Fate.DUPLICATE:
@@ -283,13 +300,16 @@ class Machine:
             return [Correction(state.step, label, state.clock)]
         return []
 
-    def _learn(self, event: Predicted, outcome: Outcome, label_time: int, *, implied: bool) -> Example:
+    def _learn(
+        self, event: Predicted, outcome: Outcome, label_time: int, *, implied: bool, successor: object = None
+    ) -> Example:
         """Score, then move the weights, then learn; nothing of the windows that were unlearned."""
         state = self.state
-        example = Example(state.step, event, outcome, label_time, state.clock, implied)
+        new = None if successor is None else state.plausible.check(successor)
+        example = Example(state.step, event, outcome, label_time, state.clock, implied, new)
         if state.unlearned and is_inside(event.time, state.unlearned):
             return example
-        learn(state.blend, state.scores, state.plausible, event.predictions, event.served, outcome, event.step)
+        learn(state.blend, state.scores, state.plausible, event.predictions, event.served, outcome, event.step, new)
         for expert in state.experts:
             expert.learn(event.features, outcome)
         return example

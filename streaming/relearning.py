@@ -95,7 +95,8 @@ class Relearning:
             return
         features, predictions, served = asking
         learners, outcome = self._learners, example.outcome
-        learn(learners.blend, learners.scores, learners.plausible, predictions, served, outcome, example.step)
+        score = learners.scores, learners.plausible
+        learn(learners.blend, *score, predictions, served, outcome, example.step, example.successor)
         for expert in learners.experts:
             expert.learn(features, outcome)
 

@@ -76,9 +76,21 @@ def learn(
     served: Prediction | None,
     outcome: Outcome,
     step: int,
+    successor: Prediction | None = None,
 ) -> None:
-    """Score what was predicted at `step`, then move the weights."""
+    """Score what was predicted at `step`, then move the weights.
+
+    Parameters
+    ----------
+    successor : prediction, optional
+        What the champion predicts that has come since: the blend learns at once what it is worth, and need not wait for
+        labels of what it is served for.
+    """
     plausible.observe(outcome)
-    if served is not None:
-        scores.add({SERVED: served, **predictions}, outcome)
+    if served is None:
+        return
+    scores.add({SERVED: served, **predictions}, outcome)
+    if successor is None:
         blend.update(predictions, outcome, step)
+    else:
+        blend.update({**predictions, CHAMPION: successor}, outcome, step, in_hindsight=True)

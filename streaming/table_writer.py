@@ -130,6 +130,7 @@ def _example_rows(rows: Sequence[Example], settings: Settings) -> dict[str, list
         "label_clock": [row.label_clock * 1000 for row in rows],
         "label_step": [row.step for row in rows],
         "implied": [row.implied for row in rows],
+        "successor": [prediction_cell(row.successor) for row in rows],
     }
 
 
