@@ -18,12 +18,6 @@ FIRST_ROW = 946_684_800_000
 
 _IN_ROWS = re.compile(r"\s*(\d+(\.\d+)?\s*(per|/)\s*)?\d+(\.\d+)?\s*rows?\s*", re.IGNORECASE)
 _WINDOW = 1_000
-_ROW_DEFAULTS: dict[str, dict[str, str]] = {
-    "windows": {"span": f"{_WINDOW} rows"},
-    "batch": {"holdout": f"{_WINDOW} rows"},
-    "retrain": {"bootstrap_after": f"{2 * _WINDOW} rows", "every": f"{4 * _WINDOW} rows", "duration": "10 rows"},
-    "drift": {"cooldown": f"{2 * _WINDOW} rows", "false_alarms": f"1 per {50 * _WINDOW} rows"},
-}
 
 
 def filled_in(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,23 +43,38 @@ def filled_in(content: Mapping[str, Any]) -> dict[str, Any]:
             )
         return {"id": ROW_ID, **content} if in_file else dict(content)
     filled: dict[str, Any] = {"id": ROW_ID, **content, "time": ROW_TIME, "time_unit": "ms"}
-    for section, defaults in _ROW_DEFAULTS.items():
+    delay = _delay(replay)
+    for section, defaults in _row_defaults(delay).items():
         given = content.get(section)
         if given is None or isinstance(given, Mapping):
             filled[section] = {**defaults, **(given or {})}
     label = content.get("label")
     label = {"path": label} if isinstance(label, str) else label
     if isinstance(label, Mapping):
-        filled["label"] = {**label, "horizon": label.get("horizon", _horizon(replay))}
+        filled["label"] = {**label, "horizon": label.get("horizon", f"{delay + 1} rows")}
     return filled
 
 
-def _horizon(replay: Any) -> str:
+def _row_defaults(delay: int) -> dict[str, dict[str, str]]:
+    """Return what follows from windows of 1,000 rows, and from labels that are so many rows late.
+
+    A first fit splits its rows twice, to search and to judge, and leaves out each time what had no label by then.
+    """
+    first = (2 + 3 * (delay // _WINDOW)) * _WINDOW
+    return {
+        "windows": {"span": f"{_WINDOW} rows"},
+        "batch": {"holdout": f"{_WINDOW} rows"},
+        "retrain": {"bootstrap_after": f"{first} rows", "every": f"{4 * _WINDOW} rows", "duration": "10 rows"},
+        "drift": {"cooldown": f"{2 * _WINDOW} rows", "false_alarms": f"1 per {50 * _WINDOW} rows"},
+    }
+
+
+def _delay(replay: Any) -> int:
+    """Return how many rows a label is late."""
     try:
-        delay = parse_duration(replay.get("label_delay", "0 rows"))
+        return parse_duration(replay.get("label_delay", "0 rows")) // ROW
     except ValueError:
-        delay = 0  # reported where it stands
-    return f"{delay // ROW + 1} rows"
+        return 0  # reported where it stands
 
 
 def _in_rows(content: Mapping[str, Any]) -> Iterator[str]:
