@@ -54,22 +54,55 @@ def data_breaks(
     """
     by_day = gone_by_day(current, reference, settings) if has_days(settings) else {}
     gone = {**by_day, **_gone(current, reference, settings)}
-    if surprise is None or not previous.num_rows:
-        return list(gone.values())
+    abrupt = {
+        name: f"{name} moved by {step:.2f} from one window to the next (the largest step before was "
+        f"{steps.get(name, 0.0):.2f}): was its unit or its meaning changed?"
+        for name, step in _abrupt(current, previous, reference, settings, steps, surprise).items()
+        if name not in gone
+    }
+    return [*gone.values(), *abrupt.values()]
+
+
+def data_doubts(
+    current: pa.Table,
+    earlier: pa.Table,
+    reference: pa.Table,
+    settings: Settings,
+    steps: Mapping[str, float],
+    surprise: Surprise | None,
+) -> list[str]:
+    """Return why features that follow a break are still broken: they are as far from where they were before it.
+
+    Parameters
+    ----------
+    current, earlier, reference : pyarrow.Table
+        Rows of the window, of one more than a window before it, and of the reference.
+    steps, surprise
+        See :func:`data_breaks`.
+    """
+    found = _abrupt(current, earlier, reference, settings, steps, surprise)
+    return [f"{name} is still {step:.2f} from where it was before." for name, step in found.items()]
+
+
+def _abrupt(
+    current: pa.Table,
+    previous: pa.Table,
+    reference: pa.Table,
+    settings: Settings,
+    steps: Mapping[str, float],
+    surprise: Surprise | None,
+) -> dict[str, float]:
+    """Return the features that are an abrupt step away from an earlier window, and how far."""
+    unusual = {signal.name for signal in surprise.moved if signal.score >= _UNUSUAL} if surprise else set()
+    if not unusual or not previous.num_rows:
+        return {}
     sides = [take_sample(side, settings.windows.sample) for side in (current, previous, reference)]
     common = [name for name in sides[0].column_names if all(name in side.column_names for side in sides)]
     signals = Signals.of(pa.concat_tables([side.select(common) for side in sides]), settings, "data")
     ends = np.cumsum([len(side) for side in sides])
     places = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
     moved = signals.distances(places[0], places[1], places[2])
-    scores = {signal.name: signal.score for signal in surprise.moved}
-    abrupt = {
-        name: f"{name} moved by {step:.2f} from one window to the next (the largest step before was "
-        f"{steps.get(name, 0.0):.2f}): was its unit or its meaning changed?"
-        for name, step in moved.items()
-        if name not in gone and scores.get(name, 0.0) >= _UNUSUAL and _is_abrupt(name, step, settings, steps)
-    }
-    return [*gone.values(), *abrupt.values()]
+    return {name: step for name, step in moved.items() if name in unusual and _is_abrupt(name, step, settings, steps)}
 
 
 def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings, until: int | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core.errors import HeadraceError, StoreError
 from core.project import Project
 from core.settings import Settings
-from monitoring.breaks import data_breaks, label_breaks, label_doubts
+from monitoring.breaks import data_breaks, data_doubts, label_breaks, label_doubts
 from monitoring.calibration import Surprise
 from monitoring.comparison import LABEL, PREDICTION, DriftReport
 from monitoring.drift_report import Run, report_data, report_labels
@@ -272,6 +272,9 @@ class Inspector:
         if stage.stage == "data" and drift.feature_threshold != math.inf:
             previous = self._rows.predictions(stage.before())
             breaks += data_breaks(current, previous, reference, self._settings, steps, surprise)
+            for number in range(2, drift.quarantine_windows + 1):
+                earlier = self._rows.predictions(stage.before(number))
+                doubts += data_doubts(current, earlier, reference, self._settings, steps, surprise)
         if math.inf not in (drift.label_threshold, drift.quality_drop):
             breaks += label_breaks(known, reference, self._settings, stage.due)
             doubts += label_doubts(known, reference, self._settings)

@@ -53,10 +53,10 @@ class WindowStage:
         """
         return f"{_file_time(self.start)}_{self.stage}"
 
-    def before(self) -> WindowStage:
-        """Return the window before it, as known when this stage is due."""
-        span = self.end - self.start
-        return replace(self, start=self.start - span, end=self.start)
+    def before(self, number: int = 1) -> WindowStage:
+        """Return the window so many before it, as known when this stage is due."""
+        back = number * (self.end - self.start)
+        return replace(self, start=self.start - back, end=self.end - back)
 
     def sibling(self, stage: Stage) -> str:
         """Return the name of the given stage of the same window."""

@@ -12,7 +12,7 @@ from test_calibration import make_days, make_settings
 from core.durations import DAY
 from core.recorded import ROW_TIME
 from core.tables import milliseconds
-from monitoring.breaks import data_breaks, label_breaks, label_doubts
+from monitoring.breaks import data_breaks, data_doubts, label_breaks, label_doubts
 from monitoring.calibration import calibrate
 from monitoring.comparison import compare_data
 from monitoring.distances import distances
@@ -33,6 +33,12 @@ def judged(window, before, calibration=USUAL):
     compared = compare_data(window, REFERENCE, kinds=SETTINGS.batch_kinds, task="binary", sample=1000)
     surprise = calibration.surprise(compared.report(distances(compared.columns)).features)
     return data_breaks(window, before, REFERENCE, SETTINGS, calibration.steps, surprise)
+
+
+def doubted(window, earlier):
+    compared = compare_data(window, REFERENCE, kinds=SETTINGS.batch_kinds, task="binary", sample=1000)
+    surprise = USUAL.surprise(compared.report(distances(compared.columns)).features)
+    return data_doubts(window, earlier, REFERENCE, SETTINGS, USUAL.steps, surprise)
 
 
 def changed(window, column, values):
@@ -61,6 +67,17 @@ def test_a_unit_that_changes_is_a_break():
     window = changed(window, "f_size", pa.array(window["f_size"].to_numpy() * 1.8 + 32))
     (reason,) = broken(window)
     assert reason.startswith("size moved by")
+
+
+def test_a_unit_that_stays_changed_is_still_broken_and_one_that_is_back_is_not():
+    week = make_days(7, seed=2, start=77)
+    away = changed(week, "f_size", pa.array(week["f_size"].to_numpy() * 1.8 + 32))
+    following = make_days(7, seed=3, start=84)
+    still = changed(following, "f_size", pa.array(following["f_size"].to_numpy() * 1.8 + 32))
+    assert judged(still, away) == [], "there is no step any more"
+    (reason,) = doubted(still, BEFORE)
+    assert reason.startswith("size is still")
+    assert doubted(following, BEFORE) == doubted(following, away) == []
 
 
 @pytest.mark.parametrize("calibration", [USUAL, None])
