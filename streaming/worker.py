@@ -92,6 +92,7 @@ class Worker:
         self._last_status = self._last_poll = time.monotonic()
         self._retry_at = 0.0
         self._trimmed: dict[int, int] = {}
+        self._may_poll_first = False  # unlearning takes long: one partition a turn, else the group thinks us dead
 
     def run(self, stop: threading.Event, *, until: Callable[[Worker], bool] | None = None) -> Books:
         """Work until `stop` is set, or `until` says so; then make everything durable and return the books.
@@ -278,7 +279,7 @@ class Worker:
 
     def _settle(self) -> None:
         """Flush, snapshot and say how it goes, each in its own time; a full disk is waited out."""
-        now = time.monotonic()
+        now, self._may_poll_first = time.monotonic(), False
         if now >= self._retry_at:
             try:
                 self._each(self._make_durable_if_wanted)
@@ -289,7 +290,9 @@ class Worker:
             self._say("running")
 
     def _make_durable_if_wanted(self, partition: Partition) -> None:
-        if partition.wants_to_unlearn(windows := self._to_unlearn()):
+        windows = [] if self._may_poll_first else self._to_unlearn()
+        if partition.wants_to_unlearn(windows):
+            self._may_poll_first = True
             _log.warning("partition %d: learns again without %s", partition.number, ", ".join(map(_shown, windows)))
             partition.unlearn(windows, self._checkpoints)
             self._say("running")
