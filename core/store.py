@@ -234,9 +234,9 @@ class TableStore:
 
     def _widen(self, table: str, schema: pa.Schema) -> None:
         opened = self._open_with_log(table)
-        types = {field.name: str(field.type) for field in opened.to_pyarrow_dataset().schema}
+        types = {field.name: field.type for field in opened.to_pyarrow_dataset().schema}
         for field in schema:
-            if types.get(field.name, str(field.type)) != str(field.type):
+            if types.get(field.name, field.type) != field.type:
                 raise StoreError(
                     f"table {table!r}: column {field.name!r} holds {types[field.name]}, and would now be "
                     f"{field.type}; give what it comes from another name in the project file"

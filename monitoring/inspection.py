@@ -18,6 +18,7 @@ from core.settings import Settings
 from monitoring.breaks import data_breaks, data_doubts, label_breaks, label_doubts
 from monitoring.calibration import Surprise
 from monitoring.comparison import LABEL, PREDICTION, DriftReport
+from monitoring.detectors import Rise, rises, sentences
 from monitoring.drift_report import Run, report_data, report_labels
 from monitoring.judgement import Evidence, Judgement
 from monitoring.reference import Reference
@@ -45,6 +46,8 @@ class Inspection:
         Why the window is not to be learned from.
     doubts : tuple of str
         Why it is still broken, if the window before was.
+    rises : tuple of Rise or None
+        When the loss began to rise, as online detectors see it; None where no labels are judged.
     volume : str or None
         What is unusual in the number of its events.
     problem : str or None
@@ -63,6 +66,7 @@ class Inspection:
     prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    rises: tuple[Rise, ...] | None = None
     volume: str | None = None
     problem: str | None = None
 
@@ -83,6 +87,7 @@ class Inspection:
             prediction_chance=self.prediction_chance,
             breaks=self.breaks,
             doubts=self.doubts,
+            detected=sentences(self.rises or ()),
             volume=self.volume,
             problem=self.problem,
             examples=self.examples,
@@ -119,6 +124,7 @@ class Inspection:
             "label_distance": self.report.label,
             "loss_rows": self.losses.rows,
             "losses": list(self.losses.mean.items()),
+            "detected": None if self.rises is None else [{**vars(rise), "at": rise.at * 1000} for rise in self.rises],
             "distances": list(self.report.features.items()),
             "skipped": list(self.report.skipped.items()),
             "verdict": judgement.verdict,
@@ -251,7 +257,10 @@ class Inspector:
         breaks, doubts = self._breaks(found, current, known, steps, surprise)
         usual, moved = found.reference.calibrations.get("prediction"), report.prediction
         chance = None if usual is None or moved is None else usual.surprise({PREDICTION: moved}, stage.start).chance
-        found = replace(found, report=report, surprise=surprise, prediction_chance=chance)
+        turned = (
+            None if examples is None else rises(self._rows.examples(stage.before()), examples, found.reference.version)
+        )
+        found = replace(found, report=report, surprise=surprise, prediction_chance=chance, rises=turned)
         return replace(found, breaks=tuple(breaks), doubts=tuple(doubts))
 
     def _breaks(

@@ -56,6 +56,8 @@ class Evidence:
         Why the window is not to be learned from, one sentence each.
     doubts : tuple of str
         Why it is still broken, if the window before was.
+    detected : tuple of str
+        When the loss began to rise, a sentence each: no reason by itself, but told beside those that there are.
     volume : str or None
         What is unusual in the number of the window's events: worth an alert, and no drift.
     problem : str or None
@@ -90,6 +92,7 @@ class Evidence:
     prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    detected: tuple[str, ...] = ()
     volume: str | None = None
     problem: str | None = None
     examples: int = 0
@@ -131,7 +134,7 @@ def judge(evidence: Evidence, drift: DriftSettings) -> Judgement:
     reasons = tuple(reason for reason in found if reason)
     return Judgement(
         "drifted" if reasons else "steady",
-        reasons,
+        (*reasons, *evidence.detected) if reasons else (),
         _share_moved(evidence, drift),
         calm=not reasons and (evidence.surprise is None or evidence.surprise.chance >= _CALM * _limit(evidence, drift)),
     )

@@ -71,6 +71,7 @@ class Monitor:
         )
         self._outbox = AlertOutbox(ledger, send_alert)
         self._turn = FileLock(project.status / "monitor.lock")
+        self._has_columns = False
 
     def run_once(self) -> int | None:
         """Process every stage that is due; return how many, None while another process is at it.
@@ -185,7 +186,7 @@ class Monitor:
         report = html.relative_to(self._project.state).as_posix() if html else None
         row = inspection.row(judge(evidence, self._settings.drift), report)
         table = pa.Table.from_pylist([row], schema=windows_schema())
-        self._store.append(WINDOWS, table, app=APP, sequence=cursor.appended + 1)
+        self._append(table, cursor.appended + 1)
         moved = self._moved(cursor, inspection)
         with self._ledger.transaction():
             if self._ledger.recall(CURSOR) != due.remembered:
@@ -201,6 +202,13 @@ class Monitor:
         if alerted:
             log.warning("alert %s: %s", stage.name, " ".join(decision.alert))
         return True
+
+    def _append(self, row: pa.Table, sequence: int) -> None:
+        """Append a window's row, to a table of an older headrace too."""
+        if not self._has_columns and self._store.exists(WINDOWS):
+            self._store.widen(WINDOWS, row.schema)
+        self._has_columns = True
+        self._store.append(WINDOWS, row, app=APP, sequence=sequence)
 
     def _decide(self, evidence: Evidence) -> Decision:
         """Ask the policy with what the ledger knows; to be called in the stage's transaction."""

@@ -154,6 +154,16 @@ def _file_time(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
+_RISE = pa.struct(
+    [
+        ("detector", pa.string()),
+        ("loss", pa.string()),
+        ("at", TIMESTAMP),
+        ("before", pa.float64()),
+        ("after", pa.float64()),
+    ]
+)
+
 _FIELDS: list[tuple[str, Any]] = [
     ("window_start", TIMESTAMP),
     ("window_end", TIMESTAMP),
@@ -170,6 +180,7 @@ _FIELDS: list[tuple[str, Any]] = [
     ("label_distance", pa.float64()),
     ("loss_rows", pa.int64()),
     ("losses", pa.map_(pa.string(), pa.float64())),
+    ("detected", pa.list_(_RISE)),
     ("distances", pa.map_(pa.string(), pa.float64())),
     ("skipped", pa.map_(pa.string(), pa.string())),
     ("verdict", pa.string()),
@@ -182,7 +193,8 @@ def windows_schema() -> pa.Schema:
     """Columns of the ``windows`` table: one row a window and stage.
 
     ``rows`` are predictions, ``labels`` examples of the window. ``losses`` are mean losses of the
-    served prediction and each expert over the same ``loss_rows`` examples; ``distances`` one a
+    served prediction and each expert over the same ``loss_rows`` examples; ``detected`` is when a
+    loss began to rise (:class:`monitoring.detectors.Rise`), null before labels are judged; ``distances`` one a
     feature; ``skipped`` says why a column could not be compared. ``verdict`` is drifted, steady or
     not judged; ``report`` is the HTML's path below the state folder.
     """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from dataclasses import replace
 
@@ -97,6 +98,36 @@ def test_a_champion_that_disappoints_is_drift_once_labels_are_due(lab):
     assert any("validation loss" in reason for reason in labels["reasons"])
     assert len(lab.sent) == 1
     assert data["losses"] == []
+
+
+def test_the_moment_at_which_the_loss_rose_is_told_with_the_drift_it_belongs_to(lab):
+    lab.fill(range(3), champion=1)
+    lab.fill(range(3, 4), champion=1, wrong=True)
+    lab.reference(1, loss=0.6)
+    lab.promote(1, None)
+    lab.reach(START + 4 * DAY + 6 * HOUR)
+    open_monitor(lab).run_once()
+    detected = {(row["window_start"].day, row["stage"]): row["detected"] for row in rows_of(lab)}
+    assert detected[4, "data"] is None
+    assert detected[2, "labels"] == []
+    (served, *_) = detected[4, "labels"]
+    assert served["loss"] == "served"
+    assert abs(served["at"].timestamp() * 1000 - START - 3 * DAY) < 4 * HOUR
+    assert served["before"] < served["after"]
+    (alert,) = lab.ledger.history("alert")
+    assert any("see the served loss rise from" in reason for reason in alert.body["reasons"])
+
+
+def test_windows_are_appended_to_the_table_of_an_older_headrace(lab):
+    lab.fill(range(2))
+    lab.reach(START + DAY)
+    open_monitor(lab).run_once()
+    rows = lab.store.read(WINDOWS)
+    shutil.rmtree(lab.project.tables / WINDOWS)
+    lab.store.append(WINDOWS, rows.drop_columns(["detected"]), app="monitor", sequence=1)
+    lab.reach(START + 2 * DAY)
+    open_monitor(lab).run_once()
+    assert [row["detected"] for row in rows_of(lab)] == [None] * 3
 
 
 def test_corrected_labels_count(lab):

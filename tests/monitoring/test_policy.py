@@ -411,3 +411,15 @@ def test_labels_are_told_of_though_the_window_was_an_outage_but_drift_is_told_on
     labels = Evidence(_stage(0, "labels"), 0, champion=1, rows=900, label=0.9, alerted=True)
     decision, _ = decide(labels, state, make_settings())
     assert decision.action == ("watch" if drifts else "alert")
+
+
+@given(st.lists(looks, max_size=20), st.lists(st.booleans(), min_size=20, max_size=20))
+def test_what_the_detectors_see_is_told_and_decides_nothing(seen, alarms):
+    chosen, told = make_settings({"persistence": 1, "of_windows": 1}), "ADWIN sees the served loss rise."
+    plain = detected = PolicyState()
+    for (evidence, _), alarm in zip(_play(chosen, seen), alarms, strict=False):
+        without, plain = decide(evidence, plain, chosen)
+        found, detected = decide(replace(evidence, detected=(told,) if alarm else ()), detected, chosen)
+        assert detected == plain
+        assert (found.action, found.trigger) == (without.action, without.trigger)
+        assert (told in found.alert) == (alarm and bool(without.alert))
