@@ -145,7 +145,9 @@ class Simulation:
         self._kept_out: set[Span] = set()
         self._unlearned: set[Span] = set()
         rows = WindowRows(self._served, policy.settings)
-        self._inspector = Inspector(policy.settings, rows, self._reference, Distances(policy.settings))
+        self._inspector = Inspector(
+            policy.settings, rows, self._reference, Distances(policy.settings), lambda _: sorted(self._kept_out)
+        )
 
     def run(self) -> Outcome:
         """Replay the whole stream."""

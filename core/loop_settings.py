@@ -73,6 +73,11 @@ class DriftSettings(Section):
     false_alarms: HowOften = Field(
         90 * DAY, description="how often an unchanged stream may alert: each limit follows from the stream's own past"
     )
+    reference: Literal["champion", "season"] = Field(
+        "champion",
+        description="what windows are compared with: the rows the champion was trained on, or those of the same season "
+        "a year (52 weeks) earlier, where the tables hold them",
+    )
     feature_threshold: float | None = Field(
         None, gt=0, description="a fixed limit on a feature's distance, instead of what its past says"
     )

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from core.durations import WEEK
 from core.loop_settings import (
     AlertSettings,
     BatchSettings,
@@ -26,7 +27,7 @@ from core.loop_settings import (
     StateSettings,
     WindowSettings,
 )
-from core.recorded import filled_in
+from core.recorded import ROW_TIME, filled_in
 from core.setting_types import Kind, Name, Section, Task
 from core.stream_settings import (
     FeatureSettings,
@@ -36,6 +37,9 @@ from core.stream_settings import (
     ReplaySettings,
     TopicSettings,
 )
+
+_LONGEST_IN_A_SEASON = 26 * WEEK
+"""As much to either side, a year earlier, then still ends before the window starts."""
 
 
 class Settings(Section):
@@ -123,6 +127,8 @@ class Settings(Section):
             raise ValueError("retrain.min_examples is larger than batch.max_rows: nothing would ever be fitted")
         if self.gates.min_holdout_rows >= self.batch.max_rows:
             raise ValueError("gates.min_holdout_rows leaves nothing of batch.max_rows: nothing would ever be promoted")
+        if self.drift.reference == "season" and (self.time == ROW_TIME or self.windows.span > _LONGEST_IN_A_SEASON):
+            raise ValueError("drift.reference is season: that takes a time, and windows.span of at most 26 weeks")
         if not self.batch_kinds:
             raise ValueError("no feature that a model can use; text must be turned into numbers or categories")
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from core.errors import HeadraceError, StoreError
 from core.project import Project
+from core.quarantine import Span
 from core.settings import Settings
 from monitoring.breaks import data_breaks, data_doubts, label_breaks, label_doubts
 from monitoring.calibration import Surprise
@@ -23,6 +24,7 @@ from monitoring.drift_report import Run, report_data, report_labels
 from monitoring.judgement import Evidence, Judgement
 from monitoring.reference import Reference
 from monitoring.rows import Losses, WindowRows, mean_losses
+from monitoring.season import Baselines, champions_surprise
 from monitoring.signals import SERVED_LOSS
 from monitoring.volume import unusual_volume
 from monitoring.windows import WindowStage
@@ -38,6 +40,8 @@ class Inspection:
     ----------
     rows, labels : int
         Predictions of the window, and examples; `labels` is 0 before they are due.
+    season : tuple of int or None
+        What it was compared with, event time, ms; None for the champion's reference.
     surprise : Surprise or None
         How unusual that is; None where the reference is not calibrated for this stage.
     prediction_chance : float or None
@@ -62,6 +66,7 @@ class Inspection:
     reference: Reference | None = None
     report: DriftReport = field(default_factory=DriftReport)
     losses: Losses = _NO_LOSSES
+    season: Span | None = None
     surprise: Surprise | None = None
     prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
@@ -83,6 +88,7 @@ class Inspection:
             champion_loss=self.losses.champion,
             validation_loss=self.reference.validation_loss if self.reference else None,
             loss_rows=self.losses.champion_rows,
+            season=self.season,
             surprise=self.surprise,
             prediction_chance=self.prediction_chance,
             breaks=self.breaks,
@@ -117,6 +123,8 @@ class Inspection:
             "labels": self.labels,
             "champion_version": self.champion,
             "reference_digest": self.reference.digest if self.reference else None,
+            "season_start": None if self.season is None else self.season[0] * 1000,
+            "season_end": None if self.season is None else self.season[1] * 1000,
             "judged": judged,
             "not_judged_because": None if judged else judgement.reasons[0],
             "drifted_share": judgement.drifted_share,
@@ -187,16 +195,24 @@ class Inspector:
     reference : callable
         Returns the reference of a champion's version; raises HeadraceError where it cannot be used.
     compare : Compare
-        Compares a window with it.
+        Compares a window with it, or with its season.
+    kept_out : callable
+        Returns the windows in quarantine at an event time, ms.
     """
 
     def __init__(
-        self, settings: Settings, rows: WindowRows, reference: Callable[[int], Reference], compare: Compare
+        self,
+        settings: Settings,
+        rows: WindowRows,
+        reference: Callable[[int], Reference],
+        compare: Compare,
+        kept_out: Callable[[int], Sequence[Span]],
     ) -> None:
         self._settings = settings
         self._rows = rows
         self._reference = reference
         self._compare = compare
+        self._baselines = Baselines(settings, rows, kept_out)
 
     def inspect(self, stage: WindowStage, champion: int | None) -> Inspection:
         """Return what is found in a window; its report is written, nothing else.
@@ -248,20 +264,25 @@ class Inspector:
         assert found.reference is not None
         if (found.rows if examples is None else found.labels) < settings.drift.min_rows:
             return found
-        reference = found.reference.sample
         current = self._rows.predictions(stage) if examples is None else examples
-        report = self._compare(stage, current, reference)
-        calibration = found.reference.calibrations.get(stage.stage)
+        reference = found.reference
+        baseline, own = self._baselines.of(stage, reference), reference.calibrations.get(stage.stage)
+        report = self._compare(stage, current, baseline.rows)
+        found = replace(found, report=report, season=baseline.season)
+        calibration = baseline.calibrations.get(stage.stage)
         surprise = None if calibration is None else calibration.surprise(self._signals(found, report), stage.start)
-        steps = {} if calibration is None else calibration.steps
-        breaks, doubts = self._breaks(found, current, known, steps, surprise)
-        usual, moved = found.reference.calibrations.get("prediction"), report.prediction
+        of_breaks = surprise if baseline.season is None else champions_surprise(stage, current, reference, settings)
+        breaks, doubts = self._breaks(found, current, known, {} if own is None else own.steps, of_breaks)
+        usual, moved = baseline.calibrations.get("prediction"), report.prediction
         chance = None if usual is None or moved is None else usual.surprise({PREDICTION: moved}, stage.start).chance
-        turned = (
-            None if examples is None else rises(self._rows.examples(stage.before()), examples, found.reference.version)
-        )
-        found = replace(found, report=report, surprise=surprise, prediction_chance=chance, rises=turned)
+        found = replace(found, surprise=surprise, prediction_chance=chance, rises=self._rises(found, examples))
         return replace(found, breaks=tuple(breaks), doubts=tuple(doubts))
+
+    def _rises(self, found: Inspection, examples: pa.Table | None) -> tuple[Rise, ...] | None:
+        """Return when the loss began to rise, once labels are judged."""
+        if examples is None or found.champion is None:
+            return None
+        return rises(self._rows.examples(found.stage.before()), examples, found.champion)
 
     def _breaks(
         self,

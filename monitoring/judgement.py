@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from core.durations import about
+from core.durations import about, format_time
 from core.loop_settings import DriftSettings
+from core.quarantine import Span
 from monitoring.calibration import Surprise
 from monitoring.gain import Gain
 from monitoring.windows import WindowStage
@@ -48,6 +49,8 @@ class Evidence:
         Distance of the served predictions and of the labels.
     champion_loss, validation_loss : float or None
         Mean loss of the champion in the window, over `loss_rows` rows, and on its hold-out.
+    season : tuple of int or None
+        The season that it was compared with, event time, ms; None for the champion's reference.
     surprise : Surprise or None
         How unusual that is for this stream; None where its reference is not calibrated.
     prediction_chance : float or None
@@ -88,6 +91,7 @@ class Evidence:
     champion_loss: float | None = None
     validation_loss: float | None = None
     loss_rows: int = 0
+    season: Span | None = None
     surprise: Surprise | None = None
     prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
@@ -158,10 +162,17 @@ def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[str | No
     names = ", ".join(f"{far.name} {far.distance:.2f} (usually below {far.usual:.2f})" for far in farthest[:_SHOWN])
     more = f" and {len(farthest) - _SHOWN} more" if len(farthest) > _SHOWN else ""
     return [
-        f"Unusual for this stream: {names}{more}. Unchanged it would show as much once in {about(round(once_in))} "
+        f"Unusual for {_what_is_usual(evidence)}: {names}{more}. "
+        f"Unchanged it would show as much once in {about(round(once_in))} "
         f"(limit: once in {about(drift.false_alarms)}).",
         behind,
     ]
+
+
+def _what_is_usual(evidence: Evidence) -> str:
+    if evidence.season is None:
+        return "this stream"
+    return f"the season a year ago, {format_time(evidence.season[0])} to {format_time(evidence.season[1])}"
 
 
 def _behind_reason(evidence: Evidence, drift: DriftSettings) -> str | None:

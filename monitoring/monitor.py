@@ -16,6 +16,7 @@ from core.errors import AlreadyRunningError, HeadraceError
 from core.locks import FileLock
 from core.progress import Stream, stream_of
 from core.project import Project
+from core.quarantine import quarantined
 from core.status import read_status, refuse_second, write_status
 from core.store import TableStore
 from core.tables import WINDOWS
@@ -68,6 +69,7 @@ class Monitor:
             WindowRows(store, project.settings),
             lambda version: load_reference(references, version),
             Reports(project),
+            lambda moment: quarantined(ledger.history(), moment),
         )
         self._outbox = AlertOutbox(ledger, send_alert)
         self._turn = FileLock(project.status / "monitor.lock")

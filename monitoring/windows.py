@@ -173,6 +173,8 @@ _FIELDS: list[tuple[str, Any]] = [
     ("labels", pa.int64()),
     ("champion_version", pa.int32()),
     ("reference_digest", pa.string()),
+    ("season_start", TIMESTAMP),
+    ("season_end", TIMESTAMP),
     ("judged", pa.bool_()),
     ("not_judged_because", pa.string()),
     ("drifted_share", pa.float64()),
@@ -192,7 +194,8 @@ _FIELDS: list[tuple[str, Any]] = [
 def windows_schema() -> pa.Schema:
     """Columns of the ``windows`` table: one row a window and stage.
 
-    ``rows`` are predictions, ``labels`` examples of the window. ``losses`` are mean losses of the
+    ``rows`` are predictions, ``labels`` examples of the window. ``season_start`` and ``season_end`` say
+    of which season it was compared with, null for the champion's reference. ``losses`` are mean losses of the
     served prediction and each expert over the same ``loss_rows`` examples; ``detected`` is when a
     loss began to rise (:class:`monitoring.detectors.Rise`), null before labels are judged; ``distances`` one a
     feature; ``skipped`` says why a column could not be compared. ``verdict`` is drifted, steady or
