@@ -10,11 +10,11 @@ from typing import Any
 from backtest.page.axes import TimeAxis
 from backtest.page.chart import charts
 from backtest.page.lanes import history, lanes
-from backtest.page.markup import Markup, element
 from backtest.page.plot import swatch
 from backtest.page.style import SCRIPT, STYLE
 from backtest.page.wording import cost, counted, loss_of, metric_name, number
 from core.durations import parse_iso
+from core.markup import Markup, element
 
 _SERVED = "served"
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backtest.page.axes import TimeAxis
-from backtest.page.markup import Markup, element
 from backtest.page.plot import colour, swatch, time_grid
 from backtest.page.wording import alert, cost, counted, quarantine, retraining, retraining_reasons
 from core.durations import parse_iso
+from core.markup import Markup, element
 
 _HEIGHT = 28
 _SHAPES = {

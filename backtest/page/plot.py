@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from backtest.page.axes import TimeAxis, ValueAxis
-from backtest.page.markup import Markup, element
+from core.markup import Markup, element
 
 _COLOURS = 6
 
