@@ -25,6 +25,7 @@ from monitoring.judgement import Evidence, Judgement
 from monitoring.reference import Reference
 from monitoring.rows import Losses, WindowRows, mean_losses
 from monitoring.season import Baselines, champions_surprise
+from monitoring.rows import Losses, Sides, WindowRows, mean_losses
 from monitoring.signals import SERVED_LOSS
 from monitoring.volume import unusual_volume
 from monitoring.windows import WindowStage
@@ -56,6 +57,8 @@ class Inspection:
         What is unusual in the number of its events.
     problem : str or None
         Why it could not be judged though it should be.
+    sides : Sides or None
+        The rows that were compared, for the page; None where they were not.
     """
 
     stage: WindowStage
@@ -74,6 +77,7 @@ class Inspection:
     rises: tuple[Rise, ...] | None = None
     volume: str | None = None
     problem: str | None = None
+    sides: Sides | None = None
 
     def evidence(self, first_event: int) -> Evidence:
         """Return what the policy needs; what the ledger knows is to be added."""
@@ -276,7 +280,8 @@ class Inspector:
         usual, moved = baseline.calibrations.get("prediction"), report.prediction
         chance = None if usual is None or moved is None else usual.surprise({PREDICTION: moved}, stage.start).chance
         found = replace(found, surprise=surprise, prediction_chance=chance, rises=self._rises(found, examples))
-        return replace(found, breaks=tuple(breaks), doubts=tuple(doubts))
+        sides = Sides(current, baseline.rows, known)
+        return replace(found, breaks=tuple(breaks), doubts=tuple(doubts), sides=sides)
 
     def _rises(self, found: Inspection, examples: pa.Table | None) -> tuple[Rise, ...] | None:
         """Return when the loss began to rise, once labels are judged."""

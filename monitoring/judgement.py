@@ -132,7 +132,7 @@ def judge(evidence: Evidence, drift: DriftSettings) -> Judgement:
     if why_not is not None:
         return Judgement("not judged", (why_not,))
     found = [
-        *(_surprise_reasons(evidence, drift) if _calibrated(evidence, drift) else _fixed_reasons(evidence, drift)),
+        *(_surprise_reasons(evidence, drift) if is_calibrated(evidence, drift) else _fixed_reasons(evidence, drift)),
         _prediction_reason(evidence, drift),
     ]
     reasons = tuple(reason for reason in found if reason)
@@ -144,7 +144,7 @@ def judge(evidence: Evidence, drift: DriftSettings) -> Judgement:
     )
 
 
-def _calibrated(evidence: Evidence, drift: DriftSettings) -> bool:
+def is_calibrated(evidence: Evidence, drift: DriftSettings) -> bool:
     """Tell whether what is usual decides: it is known, and the project file sets no limit of its own."""
     data = evidence.window.stage == "data"
     own = [drift.feature_threshold] if data else [drift.label_threshold, drift.quality_drop]

@@ -53,6 +53,15 @@ class Losses:
     champion_rows: int
 
 
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """The rows of a window, those of the reference that they were compared with, and the window's known labels."""
+
+    current: pa.Table
+    reference: pa.Table
+    known: pa.Table
+
+
 class WindowRows:
     """Reads what a stage needs.
 
