@@ -26,6 +26,8 @@ from monitoring.decision import Decision, PolicyState
 from monitoring.gain import gains
 from monitoring.inspection import Inspection, Inspector, Reports
 from monitoring.judgement import Evidence, judge
+from monitoring.page.document import page_file
+from monitoring.page.files import Pages
 from monitoring.policy import decide
 from monitoring.reference import champion_at, load_reference
 from monitoring.rows import WindowRows
@@ -71,6 +73,7 @@ class Monitor:
             Reports(project),
             lambda moment: quarantined(ledger.history(), moment),
         )
+        self._pages = Pages(project, ledger)
         self._outbox = AlertOutbox(ledger, send_alert)
         self._turn = FileLock(project.status / "monitor.lock")
         self._has_columns = False
@@ -184,9 +187,8 @@ class Monitor:
         stage, cursor = due.stage, due.cursor
         inspection = self._inspector.inspect(stage, champion_at(self._ledger.history(), stage.due))
         evidence = inspection.evidence(cursor.first_event)
-        html = inspection.report.html
-        report = html.relative_to(self._project.state).as_posix() if html else None
-        row = inspection.row(judge(evidence, self._settings.drift), report)
+        html, judgement = inspection.report.html, judge(evidence, self._settings.drift)
+        row = inspection.row(judgement, html.relative_to(self._project.state).as_posix() if html else None)
         table = pa.Table.from_pylist([row], schema=windows_schema())
         self._append(table, cursor.appended + 1)
         moved = self._moved(cursor, inspection)
@@ -195,12 +197,13 @@ class Monitor:
                 log.warning("window %s: another process judged it meanwhile", stage.name)
                 return False
             decision = self._decide(evidence)
-            alerted = bool(decision.alert) and self._record_alert(evidence, decision, report)
+            alerted = bool(decision.alert) and self._record_alert(evidence, decision)
             self._record_breaks(evidence, decision)
             if decision.trigger is not None:
                 self._request(evidence, decision)
             self._ledger.remember(CURSOR, asdict(replace(moved, alerts=moved.alerts + alerted)))
-        log.info("window %s: %s; %s", stage.name, row["verdict"], decision.sentence)
+        log.info("window %s: %s; %s", stage.name, judgement.verdict, decision.sentence)
+        self._pages.write(inspection, judgement, decision)
         if alerted:
             log.warning("alert %s: %s", stage.name, " ".join(decision.alert))
         return True
@@ -228,8 +231,9 @@ class Monitor:
         self._ledger.remember(POLICY, state.to_json())
         return decision
 
-    def _record_alert(self, evidence: Evidence, decision: Decision, report: str | None) -> bool:
+    def _record_alert(self, evidence: Evidence, decision: Decision) -> bool:
         stage = evidence.window
+        report = (self._project.reports / page_file(stage.name)).relative_to(self._project.state).as_posix()
         body = {**_about(evidence), "reasons": list(decision.alert), "report": report}
         return self._ledger.record("alert", stage.name, event_time=stage.due, body=body)
 

@@ -199,6 +199,7 @@ def windows_schema() -> pa.Schema:
     served prediction and each expert over the same ``loss_rows`` examples; ``detected`` is when a
     loss began to rise (:class:`monitoring.detectors.Rise`), null before labels are judged; ``distances`` one a
     feature; ``skipped`` says why a column could not be compared. ``verdict`` is drifted, steady or
-    not judged; ``report`` is the HTML's path below the state folder.
+    not judged; ``report`` is the path of Evidently's HTML below the state folder, beside which the page
+    for people is (:func:`monitoring.page.document.page_file`).
     """
     return pa.schema([pa.field(name, kind) for name, kind in _FIELDS])
