@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 
 from core.audit import Ledger
@@ -77,7 +76,7 @@ class Pages:
         if older:
             sheet = sheet_page(name, index.sheets, older, retrainings)
             _replace(folder / sheet_file(index.sheets), sheet)
-        _replace(folder / STATE, json.dumps(asdict(index)))
+        _replace(folder / STATE, json.dumps(index.to_json()))
         _replace(folder / INDEX, index_page(name, index, retrainings))
 
     def _known(self) -> Index:

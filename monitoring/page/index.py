@@ -15,7 +15,7 @@ from monitoring.page.followed import Followed
 from monitoring.page.shell import heads, shell, wide
 from monitoring.page.wording import moment
 
-SHEET = 500
+SHEET = 250
 """Stages on a page of older ones; the index shows up to twice as many."""
 
 _LOUD = {"retrain", "quarantine", "alert"}

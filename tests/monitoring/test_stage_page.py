@@ -27,7 +27,7 @@ from monitoring.monitor import Monitor
 from monitoring.page.document import Contents, page
 from monitoring.page.far_rows import MOST_ROWS, far_rows, farthest
 from monitoring.page.files import Pages
-from monitoring.page.index import SHEET
+from monitoring.page.index import SHEET, Entry, Index
 from monitoring.page.moves import moves
 from monitoring.reference import Reference
 from monitoring.rows import Losses, Sides
@@ -323,7 +323,7 @@ def test_a_full_disk_does_not_stop_the_monitor(drifting, caplog):
     assert (reports / "2013-01-02T00-00-00Z_data_page.html").is_file()
 
 
-def test_values_that_no_page_was_made_for_do_not_stop_the_monitor_either(drifting, caplog):
+def test_a_damaged_index_begins_again(drifting, caplog):
     drifting.project.reports.mkdir(parents=True)
     (drifting.project.reports / "index.json").write_text('{"entries": [{"unknown": 1}], "sheets": 0}')
     assert open_monitor(drifting).run_once() == 4
@@ -333,11 +333,15 @@ def test_values_that_no_page_was_made_for_do_not_stop_the_monitor_either(driftin
 
 def test_the_index_shows_the_newest_first_and_stays_small(lab):
     settings, pages = lab.project.settings, Pages(lab.project, lab.ledger)
-    names = []
-    for day in range(2 * SHEET + 2):
-        stage = WindowStage(START + day * DAY, START + (day + 1) * DAY, "data", START + (day + 1) * DAY)
+    names = [f"w{number:04d}" for number in range(2 * SHEET)]
+    entries = tuple(
+        Entry(name, START, START + DAY, "data", "steady", "ignore", "ignore.", None, None) for name in names
+    )
+    lab.project.reports.mkdir(parents=True)
+    (lab.project.reports / "index.json").write_text(json.dumps(Index(entries).to_json()))
+    for stage in (DATA, LABELS, LABELS):
         pages.write(Inspection(stage, 1), Judgement("not judged", ("Too few rows.",)), Decision())
-        names.append(stage.name)
+    names += [DATA.name, LABELS.name]
     folder = lab.project.reports
     index = parsed((folder / "index.html").read_text())
     shown = [row.get("id") for row in body(next(index.iter("table")))]
