@@ -23,9 +23,8 @@ from monitoring.detectors import Rise, rises, sentences
 from monitoring.drift_report import Run, report_data, report_labels
 from monitoring.judgement import Evidence, Judgement
 from monitoring.reference import Reference
-from monitoring.rows import Losses, WindowRows, mean_losses
-from monitoring.season import Baselines, champions_surprise
 from monitoring.rows import Losses, Sides, WindowRows, mean_losses
+from monitoring.season import Baselines, champions_surprise
 from monitoring.signals import SERVED_LOSS
 from monitoring.volume import unusual_volume
 from monitoring.windows import WindowStage
