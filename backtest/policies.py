@@ -42,6 +42,10 @@ class Policy:
     online: bool = True
 
 
+OF_A_POLICY = ("windows", "drift", "retrain", "batch", "gates", "blend")
+"""Sections of the project file that policies may differ in."""
+
+
 def parse_policies(text: str, content: Mapping[str, Any], where: str) -> list[Policy]:
     """Read a list such as ``never,every:28d,drift,eager{drift.persistence=1,retrain.every=7d}``.
 
@@ -109,6 +113,13 @@ def _change(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--policies: {text!r} is no change; write section.setting=value")
+    section, dot, _ = key.strip().partition(".")
+    if section not in OF_A_POLICY or not dot:
+        raise UsageError(
+            f"--policies: {text!r} is nothing that policies differ in: they all see one stream, and the online experts "
+            f"learn from it once; change a setting of {', '.join(OF_A_POLICY)} here, and anything else in the project "
+            "file"
+        )
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,7 +116,9 @@ def volume_of(tables: ReadsTables, rows: Examples, settings: Settings, until: in
         datetime.fromtimestamp(moment / 1000, UTC) for moment in (rows.event_time[0], rows.event_time[-1], until)
     )
     where = [("event_time", ">=", first), ("event_time", "<=", last), ("clock", "<=", now)]
-    return usual_volume(tables.read(PREDICTIONS, columns=["event_time", "clock"], where=where), settings)
+    predictions = tables.read(PREDICTIONS, columns=["event_time", "clock"], where=where)
+    volume = usual_volume(predictions, settings)
+    return None if volume is None else replace(volume, labelled=min(len(rows) / predictions.num_rows, 1.0))
 
 
 def _put(part: Path, path: Path) -> None:

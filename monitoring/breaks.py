@@ -28,6 +28,9 @@ ABRUPT = 1.5
 FAR = 1.0
 """... and at least that long: standard deviations for numbers; for categories all of 0.83 but a fifth."""
 
+UNHEARD_OF = 3.0
+"""Where too few windows followed each other to know their steps, a number's break is at least so many deviations."""
+
 _FAR_CATEGORIES = 0.65
 _UNUSUAL = 2.0
 _AGREES = 0.2
@@ -55,8 +58,9 @@ def data_breaks(
     by_day = gone_by_day(current, reference, settings) if has_days(settings) else {}
     gone = {**by_day, **_gone(current, reference, settings)}
     abrupt = {
-        name: f"{name} moved by {step:.2f} from one window to the next (the largest step before was "
-        f"{steps.get(name, 0.0):.2f}): was its unit or its meaning changed?"
+        name: f"{name} moved by {step:.2f} from one window to the next"
+        + (f" (the largest step before was {steps[name]:.2f})" if name in steps else "")
+        + ": was its unit or its meaning changed?"
         for name, step in _abrupt(current, previous, reference, settings, steps, surprise).items()
         if name not in gone
     }
@@ -158,5 +162,7 @@ def _gone(current: pa.Table, reference: pa.Table, settings: Settings) -> dict[st
 
 
 def _is_abrupt(name: str, step: float, settings: Settings, steps: Mapping[str, float]) -> bool:
-    least = FAR if settings.batch_kinds[name] == "number" else _FAR_CATEGORIES
-    return name in steps and step >= max(ABRUPT * steps[name], least)
+    is_number = settings.batch_kinds[name] == "number"
+    if name not in steps:
+        return is_number and step >= UNHEARD_OF
+    return step >= max(ABRUPT * steps[name], FAR if is_number else _FAR_CATEGORIES)

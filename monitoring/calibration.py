@@ -57,12 +57,21 @@ class Usual:
 
 @dataclass(frozen=True)
 class Signal:
-    """A signal of a window: its distance, what that usually does not exceed, and by how many deviations it does."""
+    """A signal of a window.
+
+    Attributes
+    ----------
+    distance, usual, typical : float
+        How far it is from the reference, what that hardly exceeds, and what it is in the middle.
+    score : float
+        By how many deviations it is more than typical.
+    """
 
     name: str
     distance: float
     usual: float
     score: float
+    typical: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -283,8 +292,8 @@ def chance_beyond(drawn: Floats, statistic: float, blocks: int) -> float:
 
 def _signal(name: str, distance: float | None, usual: Usual, phase: Mapping[str, float]) -> Signal:
     mean = usual.mean + phase.get(name, 0.0)
-    limit = math.exp(mean + 2.0 * usual.deviation) - _SMALLEST
-    return Signal(name, distance or 0.0, max(limit, 0.0), (_log(distance) - mean) / usual.deviation)
+    typical, limit = (max(math.exp(mean + times * usual.deviation) - _SMALLEST, 0.0) for times in (0.0, 2.0))
+    return Signal(name, distance or 0.0, limit, (_log(distance) - mean) / usual.deviation, typical)
 
 
 def _log(distance: float | None) -> float:

@@ -26,7 +26,7 @@ from monitoring.reference import Reference
 from monitoring.rows import Losses, Sides, WindowRows, mean_losses
 from monitoring.season import Baselines, champions_surprise
 from monitoring.signals import SERVED_LOSS
-from monitoring.volume import unusual_volume
+from monitoring.volume import missing_labels, unusual_volume
 from monitoring.windows import WindowStage
 
 _NO_LOSSES = Losses({}, 0, None, 0)
@@ -244,18 +244,22 @@ class Inspector:
             return found
         try:
             reference = self._reference(champion)
-            found = replace(found, reference=reference, volume=self._volume(stage, times, reference))
+            found = replace(found, reference=reference)
+            found = replace(found, volume=self._volume(found, times))
             return self._judged(found, examples, known)
         except StoreError:
             raise
         except HeadraceError as error:
             return replace(found, problem=str(error))
 
-    def _volume(self, stage: WindowStage, times: NDArray[np.int64], reference: Reference) -> str | None:
-        """Look at the number of events, however few they are; once, when the window ends."""
-        if stage.stage == "labels" or reference.volume is None:
+    def _volume(self, found: Inspection, times: NDArray[np.int64]) -> str | None:
+        """Look at the number of events, however few they are, when the window ends; later at that of their labels."""
+        usual = None if found.reference is None else found.reference.volume
+        if usual is None:
             return None
-        return unusual_volume(reference.volume, times, stage, self._settings.drift)
+        if found.stage.stage == "labels":
+            return missing_labels(usual, found.rows, found.labels)
+        return unusual_volume(usual, times, found.stage, self._settings.drift)
 
     def next_event(self, moment: int) -> int | None:
         """Return the first event time at or after `moment`, ms; None if there is none."""
@@ -306,7 +310,7 @@ class Inspector:
         if stage.stage == "data" and drift.feature_threshold != math.inf:
             previous = self._rows.predictions(stage.before())
             breaks += data_breaks(current, previous, reference, self._settings, steps, surprise)
-            for number in range(2, drift.quarantine_windows + 1):
+            for number in range(2, drift.quarantine_windows + 2):
                 earlier = self._rows.predictions(stage.before(number))
                 doubts += data_doubts(current, earlier, reference, self._settings, steps, surprise)
         if math.inf not in (drift.label_threshold, drift.quality_drop):

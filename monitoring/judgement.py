@@ -15,7 +15,7 @@ from typing import Literal
 from core.durations import about, format_time
 from core.loop_settings import DriftSettings
 from core.quarantine import Span
-from monitoring.calibration import Surprise
+from monitoring.calibration import Signal, Surprise
 from monitoring.gain import Gain
 from monitoring.windows import WindowStage
 
@@ -159,7 +159,7 @@ def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[str | No
         return [behind]
     once_in = (window.end - window.start) / _STAGES / max(surprise.chance, 1e-9)
     farthest = [signal for signal in surprise.moved if signal.distance > signal.usual] or surprise.moved[:1]
-    names = ", ".join(f"{far.name} {far.distance:.2f} (usually below {far.usual:.2f})" for far in farthest[:_SHOWN])
+    names = ", ".join(map(_far, farthest[:_SHOWN]))
     more = f" and {len(farthest) - _SHOWN} more" if len(farthest) > _SHOWN else ""
     return [
         f"Unusual for {_what_is_usual(evidence)}: {names}{more}. "
@@ -173,6 +173,12 @@ def _what_is_usual(evidence: Evidence) -> str:
     if evidence.season is None:
         return "this stream"
     return f"the season a year ago, {format_time(evidence.season[0])} to {format_time(evidence.season[1])}"
+
+
+def _far(signal: Signal) -> str:
+    if signal.distance > signal.usual:
+        return f"{signal.name} {signal.distance:.2f} (usually below {signal.usual:.2f})"
+    return f"{signal.name} {signal.distance:.2f} (usually around {signal.typical:.2f})"
 
 
 def _behind_reason(evidence: Evidence, drift: DriftSettings) -> str | None:

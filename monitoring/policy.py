@@ -38,8 +38,8 @@ def decide(evidence: Evidence, state: PolicyState, settings: Settings) -> tuple[
 def _decided(evidence: Evidence, state: PolicyState, settings: Settings) -> tuple[Decision, PolicyState]:
     """Decide by all but the volume."""
     drift = settings.drift
-    evidence, state = _in_doubt(evidence, state), _with_champion(evidence, state)
     judgement = judge(evidence, drift)
+    evidence, state = _in_doubt(evidence, judgement, state), _with_champion(evidence, state)
     before, state = state.broken, _with_breaks(evidence, judgement, state)
     if evidence.window.start in state.broken and len(state.broken) <= drift.quarantine_windows:
         alert = () if evidence.alerted or before else evidence.breaks
@@ -74,10 +74,13 @@ def _with_champion(evidence: Evidence, state: PolicyState) -> PolicyState:
     return state if evidence.shortfall is None else replace(state, shortfall=evidence.shortfall)
 
 
-def _in_doubt(evidence: Evidence, state: PolicyState) -> Evidence:
-    """A window that follows broken ones is broken as long as it does not agree again with what was usual."""
-    follows = bool(state.broken) and evidence.window.start > state.broken[-1]
-    return replace(evidence, breaks=evidence.doubts) if follows and not evidence.breaks else evidence
+def _in_doubt(evidence: Evidence, judgement: Judgement, state: PolicyState) -> Evidence:
+    """A window that follows broken ones is broken until it agrees again with what was usual, or where too few tell."""
+    if not state.broken or evidence.window.start <= state.broken[-1] or evidence.breaks or not evidence.rows:
+        return evidence
+    unknown = judgement.verdict == "not judged" and evidence.problem is None and evidence.window.stage == "data"
+    too_few = "Whether the break is over cannot be told of so few rows."
+    return replace(evidence, breaks=(too_few,) if unknown else evidence.doubts)
 
 
 def _with_breaks(evidence: Evidence, judgement: Judgement, state: PolicyState) -> PolicyState:

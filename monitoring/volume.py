@@ -68,6 +68,8 @@ class Volume:
         How far drawn windows were from what was expected by all blocks, and by those that they do not have.
     blocks : int
         Blocks that were counted.
+    labelled : float
+        Share of the events whose labels came; 0 where that is not known.
     """
 
     block: int
@@ -76,6 +78,7 @@ class Volume:
     within: list[float]
     across: list[float]
     blocks: int
+    labelled: float = 0.0
 
     def expects(self, start: int, end: int) -> float:
         """Return how many events are expected between two times, ms.
@@ -159,6 +162,21 @@ def unusual_volume(volume: Volume, times: Positions, window: WindowStage, drift:
     some = 0 < len(lost) * DAY < window.end - window.start
     on = f", and hardly any on {named(lost)}" if some and count else ""
     return f"{f'Only {count:,} events' if count else 'No event'}, {usual}{on}: is a source down?"
+
+
+def missing_labels(volume: Volume, events: int, labels: int) -> str | None:
+    """Return what is unusual in the number of a window's labels once they are due; None if nothing is.
+
+    Parameters
+    ----------
+    events, labels : int
+        The window's events, and how many of them have a label.
+    """
+    expected = volume.labelled * events
+    if expected < _DAY_EXPECTS or labels >= FEWER * expected:
+        return None
+    usual = f"where {volume.labelled:.0%} is usual"
+    return f"Only {labels:,} of {events:,} events have a label, {usual}: do labels still come?"
 
 
 def _expected(volume: Volume, window: WindowStage, count: int) -> float:

@@ -38,8 +38,8 @@ def test_each_name_says_when_to_fit_again_and_what_is_served():
     assert [name for name, p in found.items() if not p.online] == ["batch-only"]
 
 
-def test_any_setting_may_be_changed():
-    (policy,) = parsed("eager{drift.persistence=1,retrain.every=7d,alerts.webhook=null}").values()
+def test_a_setting_of_a_policy_may_be_changed():
+    (policy,) = parsed("eager{drift.persistence=1,retrain.every=7d,batch.max_rows=null}").values()
     assert (policy.name, policy.settings.drift.persistence, policy.settings.retrain.every) == ("eager", 1, 7 * DAY)
     assert policy.settings.windows.span == 2 * DAY
 
@@ -52,6 +52,8 @@ def test_any_setting_may_be_changed():
         ("sometimes", "'sometimes' is not known; write never, always"),
         ("every:often", "every:often: 'often' is not a duration"),
         ("eager{drift}", "'drift' is no change; write section.setting=value"),
+        ("v{online=[linear]}", "'online=.linear.' is nothing that policies differ in"),
+        ("v{fields.temp.type=category}", "is nothing that policies differ in"),
     ],
 )
 def test_what_is_no_policy_is_said(text, said):

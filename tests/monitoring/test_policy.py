@@ -302,6 +302,17 @@ def test_a_window_after_a_break_is_broken_until_it_agrees_again():
     assert [one.unlearn for one in seen] == [(), (), (), (SPAN, 2 * SPAN)]
 
 
+def test_whether_a_break_is_over_cannot_be_told_of_few_rows():
+    chosen, state, seen = make_settings({"quarantine_windows": 3}), PolicyState(champion=1), []
+    for number, rows in enumerate([900, 100, 0, 900]):
+        breaks = ("The column is gone.",) if number == 0 else ()
+        window = replace(_drifted(number, breaks=breaks), features={"a": 0.0}, rows=rows)
+        decision, state = decide(window, state, chosen)
+        seen.append(decision)
+    assert [one.action for one in seen] == ["quarantine", "quarantine", "ignore", "ignore"]
+    assert seen[3].unlearn == (0, SPAN), "a window without an event has nothing to learn from"
+
+
 def test_a_break_is_kept_out_until_it_is_over():
     chosen, state, seen = make_settings({"quarantine_windows": 3}), PolicyState(champion=1), []
     for number, is_broken in enumerate([False, True, True, False, False]):

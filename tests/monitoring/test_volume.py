@@ -14,7 +14,7 @@ from test_calibration import make_settings
 from core.durations import DAY, HOUR
 from core.loop_settings import DriftSettings
 from core.recorded import ROW_TIME
-from monitoring.volume import SHARE, Volume, unusual_volume, usual_volume
+from monitoring.volume import SHARE, Volume, missing_labels, unusual_volume, usual_volume
 from monitoring.windows import WindowStage
 
 DRIFT = DriftSettings()
@@ -160,3 +160,13 @@ def test_an_unchanged_stream_is_not_told_of_more_often_than_is_set():
         alarms += sum(said(volume, times, day, DAY, drift) is not None for day in range(70, 70 + days))
     allowed = SHARE * streams * days / 70
     assert alarms <= allowed + 4 * np.sqrt(allowed)
+
+
+def test_labels_that_do_not_come_are_told_of_where_it_is_known_how_many_do():
+    known = Volume(DAY, [float(A_DAY)], 1.0, [0.0], [0.0], 8, labelled=0.9)
+    assert "Only 9 of 80 events have a label, where 90% is usual" in (missing_labels(known, 80, 9) or "")
+    assert missing_labels(known, 80, 60) is None
+    assert missing_labels(known, 20, 0) is None, "too few to tell"
+    rarely = Volume(DAY, [float(A_DAY)], 1.0, [0.0], [0.0], 8, labelled=0.1)
+    assert missing_labels(rarely, 1_000, 90) is None
+    assert missing_labels(Volume(DAY, [float(A_DAY)], 1.0, [0.0], [0.0], 8), 1_000, 0) is None, "an older reference"
