@@ -6,12 +6,14 @@ order of its steps for every policy to be replayed against.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, groupby
-from typing import Any
+from typing import Any, TypeGuard
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -22,15 +24,17 @@ from core.predictions import Outcome, Prediction
 from core.project import Project
 from core.settings import Settings
 from core.spans import next_due, window_origin
+from core.strict_json import shorten
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, milliseconds, prediction_column, prediction_of
 from streaming.decisions import BATCH
 from streaming.experts import build_experts
-from streaming.machine import Machine, State
+from streaming.machine import DeadLetter, Machine, Output, State
 from streaming.replay import Item, encode_payload
 from streaming.table_writer import TableWriter
 from streaming.transport import RawRecord
 
 _FLUSH_ROWS = 20_000
+_PLACE = re.compile(r"at `\$\.([^`]+)`")
 Progress = Callable[[int], None]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -125,7 +129,7 @@ def record(project: Project, items: Iterable[Item], progress: Progress = lambda 
     recorder.finish()
     if machine.state.first_event is None:
         raise SourceError(
-            f"{project.folder}: the recorded stream has no event that could be predicted; {_why(machine)}"
+            f"{project.folder}: the recorded stream has no event that could be predicted; {_why(recorder)}"
         )
     return _tape(tables, recorder, settings)
 
@@ -142,6 +146,7 @@ class _Recorder:
         self._origin = 0
         self._next: int | None = None
         self._waiting: list[RawRecord] = []
+        self.first_bad: DeadLetter | None = None
 
     def take(self, record: RawRecord) -> None:
         if self._next is None:
@@ -169,8 +174,11 @@ class _Recorder:
 
     def _work(self) -> None:
         if self._waiting:
-            self._writer.add(self.machine.process(self._waiting))
+            outputs = self.machine.process(self._waiting)
+            self._writer.add(outputs)
             self._waiting = []
+            if self.first_bad is None:
+                self.first_bad = next(filter(_is_bad_event, outputs), None)
         if self._writer.rows >= _FLUSH_ROWS:
             self._writer.flush(self.machine.state.step)
 
@@ -217,6 +225,28 @@ def _ints(column: pa.ChunkedArray) -> Ints:
     return np.asarray(column.to_numpy(), dtype=np.int64)
 
 
-def _why(machine: Machine) -> str:
-    reasons = machine.state.books.reasons
-    return ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "it is empty"
+def _is_bad_event(output: Output) -> TypeGuard[DeadLetter]:
+    return isinstance(output, DeadLetter) and output.bad.kind == "event"
+
+
+def _why(recorder: _Recorder) -> str:
+    reasons = recorder.machine.state.books.reasons
+    why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "it is empty"
+    if recorder.first_bad is None:
+        return why
+    record, bad = recorder.first_bad.record, recorder.first_bad.bad
+    return f"{why}; the first, {(record.key or b'').decode()!r}: {bad.detail}{_found_there(record, bad.detail)}"
+
+
+def _found_there(record: RawRecord, detail: str) -> str:
+    """Return what is in the record where a detail says that something else was expected; nothing if it is not found."""
+    place = _PLACE.search(detail)
+    if place is None or record.value is None:
+        return ""
+    try:
+        found = msgspec.json.decode(record.value)
+        for part in place[1].split("."):
+            found = found[part]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        return ""
+    return f": it is {shorten(repr(found))}"

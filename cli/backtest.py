@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -25,6 +25,9 @@ from cli.options import (
 from core.durations import format_time
 from core.errors import UsageError
 from core.project import load_project, settings_file
+
+if TYPE_CHECKING:
+    from backtest.simulation import Outcome
 
 _SAY_EVERY_S = 5.0
 
@@ -91,6 +94,7 @@ def backtest(
         found["injected"] = [injector.summary() for injector in injectors]
         click.echo("\n".join(map(injected_line, found["injected"])))
     _show(found)
+    _show_without_champion(outcomes)
     if json_file:
         write_json(found, json_file)
     if html_file:
@@ -127,6 +131,16 @@ def _show(found: dict[str, Any]) -> None:
             f"  {name:<14} {policy['retrains']} retrainings, {policy['promoted']} promoted, "
             f"{policy['rows_trained']:,} rows, {policy['train_seconds']:.0f} s; {policy['alerts']} alerts"
         )
+
+
+def _show_without_champion(outcomes: Sequence[Outcome]) -> None:
+    """Print why a policy that fits a batch model never got a champion, a line a policy."""
+    for outcome in outcomes:
+        done = outcome.retrainings
+        if not outcome.policy.batch or any(one.attempt.champion is not None for one in done):
+            continue
+        why = "; ".join(done[-1].attempt.reasons) if done else "no retraining was due"
+        click.echo(f"  {outcome.policy.name:<14} never got a champion: {why}")
 
 
 def _metrics_of(found: dict[str, Any]) -> list[str]:

@@ -124,7 +124,7 @@ class LockstepPace:
 
 def _unlearned(status: dict[str, Any]) -> int:
     """Return how many windows every partition has unlearned."""
-    return min((int(part["unlearned"]) for part in (status.get("partitions") or {}).values()), default=0)
+    return min((int(part.get("unlearned", 0)) for part in (status.get("partitions") or {}).values()), default=0)
 
 
 def _flushed_through(status: dict[str, Any]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
+import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Item = tuple[int, str, str, Any]
+_BOOLS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+"""What pandas reads as a bool where a whole column is bools."""
 
 
 def read_file(project: Project) -> Iterator[Item]:
@@ -46,16 +50,54 @@ def read_file(project: Project) -> Iterator[Item]:
 def _read(path: Path, settings: Settings) -> pd.DataFrame:
     import pandas as pd
 
-    texts = {field.path or name for name, field in settings.fields.items() if field.type in ("category", "text")}
-    texts |= {settings.id, settings.label.path} if settings.task == "multiclass" else {settings.id}
     try:
         if path.name.endswith((".parquet", ".pq")):
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dict.fromkeys(texts, "str"))
-    except (OSError, ValueError, ImportError) as error:
+        return _read_csv(path, settings)
+    except EOFError as error:
+        raise SourceError(f"{path}: is cut off: it ends within its compressed data; give the whole file") from error
+    except (OSError, ValueError, ImportError, zlib.error) as error:
         raise SourceError(
             f"{path}: cannot be read as a recorded stream: {error}; give a CSV or Parquet file"
         ) from error
+
+
+def _read_csv(path: Path, settings: Settings) -> pd.DataFrame:
+    """Read a CSV file; a cell that is not of its column's type is the text that it is, the others what they are."""
+    import pandas as pd
+
+    texts = {field.path or name for name, field in settings.fields.items() if field.type in ("category", "text")}
+    texts |= {settings.id, settings.label.path} if settings.task == "multiclass" else {settings.id}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # of columns that are mended here
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, "str"))
+    typed = _typed_columns(settings)
+    mixed = [name for name in typed if name not in texts and name in table.columns and table[name].dtype.kind == "O"]
+    return table.assign(**{name: _cell_by_cell(table[name], bools=typed[name]) for name in mixed})
+
+
+def _typed_columns(settings: Settings) -> dict[str, bool]:
+    """Return the columns that hold numbers or bools, and whether bools are among what they may hold."""
+    fields = settings.fields.items()
+    typed = {field.path or name: field.type == "bool" for name, field in fields if field.type in ("number", "bool")}
+    label = settings.label
+    if settings.task == "regression":
+        typed.setdefault(label.path, False)
+    elif settings.task == "binary" and not isinstance(label.positive, str) and not isinstance(label.negative, str):
+        typed[label.path] = True
+    return typed
+
+
+def _cell_by_cell(column: pd.Series[Any], *, bools: bool) -> pd.Series[Any]:
+    """Return a column that pandas read as text, because of some cells, with each cell as what it is."""
+    import pandas as pd
+
+    cells = column.tolist()
+    for row, number in enumerate(pd.to_numeric(column, errors="coerce").tolist()):
+        if isinstance(cells[row], str):
+            cells[row] = _BOOLS.get(cells[row], cells[row]) if math.isnan(number) and bools else cells[row]
+            cells[row] = cells[row] if math.isnan(number) else number
+    return pd.Series(cells, index=column.index, name=column.name, dtype=object)
 
 
 def _with_rows(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:

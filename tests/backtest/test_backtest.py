@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from backtest.page.wording import metric_name
 from core.durations import ROW, format_time, parse_iso
-from core.errors import UsageError
+from core.errors import SourceError, UsageError
 from core.recorded import FIRST_ROW
 from headrace import cli
 
@@ -187,3 +187,37 @@ def test_labels_turned_round_for_a_while_are_kept_out_of_training(tmp_path, monk
     assert after["decided_at"] > window["to"] > before["decided_at"]
     rows_between = (parse_iso(after["decided_at"]) - parse_iso(before["decided_at"])) // ROW
     assert after["rows"] - before["rows"] == pytest.approx(rows_between - 500, abs=30)
+
+
+def test_a_stream_that_cannot_be_predicted_says_of_its_first_event_why(tmp_path):
+    folder = write(tmp_path)
+    (folder / "rows.csv").write_text("x,z,kind,y\n1,abc,a,1\n2,def,b,0\n")
+    ran = invoke(folder, "never")
+    assert isinstance(ran.exception, SourceError) and ran.exception.exit_code == 2
+    said = str(ran.exception)
+    assert "2 x wrong_type; the first, '0': " in said and said.endswith("at `$.z`: it is 'abc'")
+    bounded = {"x": {"type": "number", "minimum": 5}, "z": "number", "kind": "category"}
+    (write(folder, fields=bounded) / "rows.csv").write_text("x,z,kind,y\n1,2,a,1\n")
+    assert "'0': x: 1.0 is not between 5 and " in str(invoke(folder, "never").exception)
+
+
+def test_one_bad_label_costs_one_label(tmp_path):
+    folder = write(tmp_path)
+    lines = (folder / "rows.csv").read_text().splitlines()
+    lines[3_000] = lines[3_000][:-1] + "maybe"
+    (folder / "rows.csv").write_text("\n".join(lines))
+    result, output = run(folder, "never")
+    assert (result["rows"]["events"], result["rows"]["labels"]) == (ROWS, ROWS - 1)
+    assert result["policies"]["never"]["promoted"] == 1
+    assert "never got a champion" not in output
+
+
+def test_why_a_policy_never_got_a_champion_is_said(tmp_path):
+    folder = write(tmp_path)
+    lines = (folder / "rows.csv").read_text().splitlines()
+    (folder / "rows.csv").write_text("\n".join([lines[0], *(line[:-1] + "1" for line in lines[1:])]))
+    _, output = run(folder, "never,online-only,drift")
+    said = [line.split() for line in output.splitlines() if "never got a champion" in line]
+    assert [line[0] for line in said] == ["never", "drift"]
+    why = "never got a champion: every label is 1: there is nothing to learn"
+    assert all(" ".join(line[1:]) == why for line in said)

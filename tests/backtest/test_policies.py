@@ -39,7 +39,7 @@ def test_each_name_says_when_to_fit_again_and_what_is_served():
 
 
 def test_a_setting_of_a_policy_may_be_changed():
-    (policy,) = parsed("eager{drift.persistence=1,retrain.every=7d,batch.max_rows=900}").values()
+    (policy,) = parsed("eager{drift.persistence=1,retrain.every=7d,batch.max_rows=9000}").values()
     assert (policy.name, policy.settings.drift.persistence, policy.settings.retrain.every) == ("eager", 1, 7 * DAY)
     assert policy.settings.windows.span == 2 * DAY
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -13,7 +15,7 @@ from core.durations import parse_iso
 from core.errors import SettingsError, SourceError
 from core.project import load_project
 from core.recorded import FIRST_ROW
-from core.records import Decoder, Event, Label
+from core.records import BadRecord, Decoder, Event, Label
 from streaming.replay import encode_payload, read_source
 
 ROWS = "x,kind,y\n1.5,a,1\n,b,0\n-2,,1\n7,a,\n"
@@ -136,3 +138,69 @@ def test_a_column_named_as_a_path_is_where_the_path_says(tmp_path):
     (event, label) = (one for _, one in decoded(project_of(tmp_path, {"file": "rows.csv"}, **changes)))
     assert (event.id, event.fields) == ("a", {"x": 1.5, "kind": "b"})
     assert (label.id, label.outcome) == ("a", 1)
+
+
+def test_a_bad_cell_costs_its_own_row_or_label_and_nothing_else(tmp_path):
+    (tmp_path / "rows.csv").write_text(
+        "x,kind,flag,y\n0.1,1,true,1\noops,2,false,0\n-2e3,3,maybe,maybe\n,4,,true\n7,5,1,\n1e400x,6,0,0\n3,7,FALSE,0\n"
+    )
+    fields = {"x": "number", "kind": "category", "flag": "bool"}
+    found = [one for _, one in decoded(project_of(tmp_path, {"file": "rows.csv"}, fields=fields))]
+    assert {one.id: (one.fields["x"], one.fields["flag"]) for one in found if isinstance(one, Event)} == {
+        "0": (0.1, True),
+        "3": (None, None),
+        "4": (7.0, True),
+        "6": (3.0, False),
+    }
+    assert [one.fields["kind"] for one in found if isinstance(one, Event)] == ["1", "4", "5", "7"]
+    labels = [(one.id, one.outcome) for one in found if isinstance(one, Label)]
+    assert labels == [("0", 1), ("1", 0), ("3", 1), ("5", 0), ("6", 0)]
+    bad = sorted((one.kind, one.reason, one.detail) for one in found if isinstance(one, BadRecord))
+    assert [one[:2] for one in bad] == [("event", "wrong_type")] * 3 + [("label", "bad_label")]
+    assert all(field in detail for field, (*_, detail) in zip(["$.flag", "$.x", "$.x", "maybe"], bad, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "others"), [(200, 0), (10_000, 80)]
+)  # pandas reads a large file in parts, each with types of its own
+def test_the_other_numbers_of_a_column_with_a_bad_cell_are_what_they_are_without_it(tmp_path, rows, others):
+    numbers = np.random.default_rng(0).normal(size=rows).tolist()
+    outcomes = [row % 7 for row in range(rows)]
+    found = []
+    for cell in (repr(numbers[150]), "n.a. yet"):
+        lines = [f"{number!r},{outcome}" for number, outcome in zip(numbers, outcomes, strict=True)]
+        lines[150] = f"{cell},{cell}"
+        header, zeros = "x,y" + "".join(f",other{at}" for at in range(others)), ",0" * others
+        (tmp_path / "rows.csv").write_text("\n".join([header, *(line + zeros for line in lines)]))
+        if others and cell == "n.a. yet":
+            with pytest.warns(pd.errors.DtypeWarning):
+                pd.read_csv(tmp_path / "rows.csv")
+        project = project_of(tmp_path, {"file": "rows.csv"}, task="regression", fields={"x": "number"})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found.append([(kind, identifier, *p.values()) for _, kind, identifier, p in read_source(project, None)])
+    whole, marred = found
+    assert whole[:300] + whole[302:] == marred[:300] + marred[302:]
+    assert whole[300][-1] == numbers[150] and [item[-1] for item in marred[300:302]] == ["n.a. yet", "n.a. yet"]
+
+
+def test_codes_of_outcomes_that_are_text_stay_text(tmp_path):
+    (tmp_path / "rows.csv").write_text("x,kind,y\n1,a,1\n2,b,none\n")
+    label = {"path": "y", "positive": "1", "negative": "none"}
+    found = [one for _, one in decoded(project_of(tmp_path, {"file": "rows.csv"}, label=label))]
+    assert [one.outcome for one in found if isinstance(one, Label)] == [1, 0]
+
+
+@pytest.mark.parametrize("kept", [5, 40, -4])
+def test_a_compressed_file_that_is_cut_off_is_said(tmp_path, kept):
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress((ROWS * 50).encode())[:kept])
+    with pytest.raises(SourceError, match=r"rows.csv.gz: is cut off"):
+        list(read_source(project_of(tmp_path, {"file": "rows.csv.gz"}), None))
+
+
+def test_a_compressed_file_that_is_damaged_is_said(tmp_path):
+    content = bytearray(gzip.compress((ROWS * 50).encode()))
+    content[12:30] = b"\xff" * 18
+    (tmp_path / "rows.csv.gz").write_bytes(content)
+    with pytest.raises(SourceError, match=r"rows.csv.gz: cannot be read"):
+        list(read_source(project_of(tmp_path, {"file": "rows.csv.gz"}), None))
