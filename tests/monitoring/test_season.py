@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -137,7 +139,8 @@ def test_without_a_year_of_rows_a_window_is_compared_with_the_champions_referenc
     by_season, by_champion = (
         inspect(*two_years, make_settings(reference), day=210) for reference in ("season", "champion")
     )
-    assert by_season == by_champion
+    assert replace(by_season, sides=None) == replace(by_champion, sides=None)
+    assert by_season.sides.reference.equals(by_champion.sides.reference)
     assert by_season.season is None
     assert by_season.surprise is not None
 
