@@ -1,12 +1,19 @@
-"""A real Apache Kafka for the tests marked `kafka`; one line at the end says whether it was there."""
+"""A real Apache Kafka for the tests marked `kafka`; one line at the end says whether it was there.
+
+No example of a property has a deadline: no test is timed, and a busy machine is no failure.
+"""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import settings
 from kafka_jars import why_no_kafka
 from kafka_server import KafkaServer
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REQUIRE = "HEADRACE_REQUIRE_KAFKA"
 _ran = 0
