@@ -74,7 +74,7 @@ class Served:
     def swap(self, model: FittedModel) -> None:
         """Let a champion predict from the next row on."""
         self._model = model
-        self._since = int(self._entries[: self._at].max(initial=-1)) + 1
+        self._since = self._rows_served
 
     def advance(self, step: int) -> None:
         """Serve and learn everything up to and with `step`."""
@@ -121,8 +121,12 @@ class Served:
                 self._score(row, -1 - entry, again[row], served.pop(row))
             else:
                 self._learn(-1 - entry)
-        known = int((self._entries[: self._at] >= 0).sum())
+        known = self._rows_served
         self.online = [*self.online[:known], *again[known:]]
+
+    @property
+    def _rows_served(self) -> int:
+        return int((self._entries[: self._at] >= 0).sum())
 
     def _return_to(self, step: int) -> int:
         """Take the blend back to where it was kept last before a step; return the place in the tape's order."""

@@ -7,6 +7,7 @@ it leads where the stream's own past has not been.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -36,77 +37,79 @@ _UNUSUAL = 2.0
 _AGREES = 0.2
 
 
-def data_breaks(
-    current: pa.Table,
-    previous: pa.Table,
-    reference: pa.Table,
-    settings: Settings,
-    steps: Mapping[str, float],
-    surprise: Surprise | None,
-) -> list[str]:
-    """Return why a window's features are not to be learned from, a sentence each.
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A window's features beside the reference's.
 
-    Parameters
+    Attributes
     ----------
-    current, previous, reference : pyarrow.Table
-        Rows of the window, of the one before it (empty if there was none), and of the reference.
+    current, reference : pyarrow.Table
+        Rows of the window, and of the reference.
+    settings : Settings
+        The project file.
     steps : mapping of str to float
         The largest distance between two windows of the reference that followed each other, of each feature.
     surprise : Surprise or None
         How unusual the window is; without it only columns that are gone are found.
     """
+
+    current: pa.Table
+    reference: pa.Table
+    settings: Settings
+    steps: Mapping[str, float]
+    surprise: Surprise | None
+
+    @property
+    def unusual(self) -> set[str]:
+        """The features that are unusually far from the reference: of the others none can be an abrupt step."""
+        moved = self.surprise.moved if self.surprise else ()
+        return {signal.name for signal in moved if signal.score >= _UNUSUAL}
+
+    def abrupt_steps(self, earlier: pa.Table) -> dict[str, float]:
+        """Return the features that are an abrupt step away from an earlier window's, and how far."""
+        unusual, settings = self.unusual, self.settings
+        if not unusual or not earlier.num_rows:
+            return {}
+        sides = [take_sample(side, settings.windows.sample) for side in (self.current, earlier, self.reference)]
+        common = [name for name in sides[0].column_names if all(name in side.column_names for side in sides)]
+        signals = Signals.of(pa.concat_tables([side.select(common) for side in sides]), settings, "data")
+        ends = np.cumsum([len(side) for side in sides])
+        places = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        moved = signals.distances(places[0], places[1], places[2])
+        return {name: far for name, far in moved.items() if name in unusual and _is_abrupt(name, far, self)}
+
+
+def data_breaks(features: Features, previous: pa.Table) -> list[str]:
+    """Return why a window's features are not to be learned from, a sentence each.
+
+    Parameters
+    ----------
+    previous : pyarrow.Table
+        Rows of the window before; empty if there was none.
+    """
+    current, reference, settings, steps = features.current, features.reference, features.settings, features.steps
     by_day = gone_by_day(current, reference, settings) if has_days(settings) else {}
     gone = {**by_day, **_gone(current, reference, settings)}
     abrupt = {
         name: f"{name} moved by {step:.2f} from one window to the next"
         + (f" (the largest step before was {steps[name]:.2f})" if name in steps else "")
         + ": was its unit or its meaning changed?"
-        for name, step in _abrupt(current, previous, reference, settings, steps, surprise).items()
+        for name, step in features.abrupt_steps(previous).items()
         if name not in gone
     }
     return [*gone.values(), *abrupt.values()]
 
 
-def data_doubts(
-    current: pa.Table,
-    earlier: pa.Table,
-    reference: pa.Table,
-    settings: Settings,
-    steps: Mapping[str, float],
-    surprise: Surprise | None,
-) -> list[str]:
+def data_doubts(features: Features, earlier: pa.Table) -> list[str]:
     """Return why features that follow a break are still broken: they are as far from where they were before it.
 
     Parameters
     ----------
-    current, earlier, reference : pyarrow.Table
-        Rows of the window, of one more than a window before it, and of the reference.
-    steps, surprise
-        See :func:`data_breaks`.
+    earlier : pyarrow.Table
+        Rows of a window more than one before.
     """
-    found = _abrupt(current, earlier, reference, settings, steps, surprise)
+    found = features.abrupt_steps(earlier)
     return [f"{name} is still {step:.2f} from where it was before." for name, step in found.items()]
-
-
-def _abrupt(
-    current: pa.Table,
-    previous: pa.Table,
-    reference: pa.Table,
-    settings: Settings,
-    steps: Mapping[str, float],
-    surprise: Surprise | None,
-) -> dict[str, float]:
-    """Return the features that are an abrupt step away from an earlier window, and how far."""
-    unusual = {signal.name for signal in surprise.moved if signal.score >= _UNUSUAL} if surprise else set()
-    if not unusual or not previous.num_rows:
-        return {}
-    sides = [take_sample(side, settings.windows.sample) for side in (current, previous, reference)]
-    common = [name for name in sides[0].column_names if all(name in side.column_names for side in sides)]
-    signals = Signals.of(pa.concat_tables([side.select(common) for side in sides]), settings, "data")
-    ends = np.cumsum([len(side) for side in sides])
-    places = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    moved = signals.distances(places[0], places[1], places[2])
-    return {name: step for name, step in moved.items() if name in unusual and _is_abrupt(name, step, settings, steps)}
 
 
 def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings, until: int | None = None) -> list[str]:
@@ -161,8 +164,8 @@ def _gone(current: pa.Table, reference: pa.Table, settings: Settings) -> dict[st
     return found
 
 
-def _is_abrupt(name: str, step: float, settings: Settings, steps: Mapping[str, float]) -> bool:
-    is_number = settings.batch_kinds[name] == "number"
+def _is_abrupt(name: str, step: float, features: Features) -> bool:
+    is_number, steps = features.settings.batch_kinds[name] == "number", features.steps
     if name not in steps:
         return is_number and step >= UNHEARD_OF
     return step >= max(ABRUPT * steps[name], FAR if is_number else _FAR_CATEGORIES)

@@ -16,7 +16,7 @@ from core.errors import HeadraceError, StoreError
 from core.project import Project
 from core.quarantine import Span
 from core.settings import Settings
-from monitoring.breaks import data_breaks, data_doubts, label_breaks, label_doubts
+from monitoring.breaks import Features, data_breaks, data_doubts, label_breaks, label_doubts
 from monitoring.calibration import Surprise
 from monitoring.comparison import LABEL, PREDICTION, DriftReport
 from monitoring.detectors import Rise, rises, sentences
@@ -302,21 +302,26 @@ class Inspector:
     ) -> tuple[list[str], list[str]]:
         """Look for what is not to be learned from, but not where the project file takes no notice of a signal.
 
-        What is not either, if the window before was broken, comes second.
+        Where nothing is, what is not either if the window before was broken comes second.
         """
-        drift, stage = self._settings.drift, found.stage
+        stage, settings = found.stage, self._settings
         assert found.reference is not None
         reference, breaks, doubts = found.reference.sample, list[str](), list[str]()
-        if stage.stage == "data" and drift.feature_threshold != math.inf:
-            previous = self._rows.predictions(stage.before())
-            breaks += data_breaks(current, previous, reference, self._settings, steps, surprise)
-            for number in range(2, drift.quarantine_windows + 2):
-                earlier = self._rows.predictions(stage.before(number))
-                doubts += data_doubts(current, earlier, reference, self._settings, steps, surprise)
-        if math.inf not in (drift.label_threshold, drift.quality_drop):
-            breaks += label_breaks(known, reference, self._settings, stage.due)
-            doubts += label_doubts(known, reference, self._settings)
-        return breaks, doubts
+        features = Features(current, reference, settings, steps, surprise)
+        data = stage.stage == "data" and settings.drift.feature_threshold != math.inf
+        labels = math.inf not in (settings.drift.label_threshold, settings.drift.quality_drop)
+        if data:
+            breaks += data_breaks(features, self._rows.predictions(stage.before()))
+        if labels:
+            breaks += label_breaks(known, reference, settings, stage.due)
+        if breaks:
+            return breaks, []
+        if data and features.unusual:
+            for number in range(2, settings.drift.quarantine_windows + 2):
+                doubts += data_doubts(features, self._rows.predictions(stage.before(number)))
+        if labels:
+            doubts += label_doubts(known, reference, settings)
+        return [], doubts
 
     def _signals(self, found: Inspection, report: DriftReport) -> dict[str, float]:
         """Return the distances that are calibrated for this stage."""

@@ -34,7 +34,7 @@ from streaming.snapshot_file import SnapshotFile, load_key
 from streaming.state_store import open_store
 
 _KEPT = 2
-_MOST_ANCHORS = 8
+_MOST_WINDOWS_BACK = 8
 _SUFFIX = ".snapshot"
 _IN_HEADER = (
     *("positions", "topic_clocks", "step", "clock", "first_event"),
@@ -198,7 +198,7 @@ class Checkpoints:
         settings = self._project.settings
         span, origin = settings.windows.span, window_origin(state.first_event, settings.windows.span)
         newest = origin + max(state.clock - origin, 0) // span * span
-        count = min(settings.drift.quarantine_windows + 1 + -(-settings.label.horizon // span), _MOST_ANCHORS)
+        count = min(settings.drift.quarantine_windows + 1 + -(-settings.label.horizon // span), _MOST_WINDOWS_BACK)
         for number in range(count + 1):
             start = newest - number * span
             yield from islice((name for name in names if _clock(name) < start), 1)

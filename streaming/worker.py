@@ -92,7 +92,7 @@ class Worker:
         self._last_status = self._last_poll = time.monotonic()
         self._retry_at = 0.0
         self._trimmed: dict[int, int] = {}
-        self._may_poll_first = False  # unlearning takes long: one partition a turn, else the group thinks us dead
+        self._has_unlearned = False  # in this turn: it takes long, and the group takes who does not poll for dead
 
     def run(self, stop: threading.Event, *, until: Callable[[Worker], bool] | None = None) -> Books:
         """Work until `stop` is set, or `until` says so; then make everything durable and return the books.
@@ -279,7 +279,7 @@ class Worker:
 
     def _settle(self) -> None:
         """Flush, snapshot and say how it goes, each in its own time; a full disk is waited out."""
-        now, self._may_poll_first = time.monotonic(), False
+        now, self._has_unlearned = time.monotonic(), False
         if now >= self._retry_at:
             try:
                 self._each(self._make_durable_if_wanted)
@@ -290,9 +290,9 @@ class Worker:
             self._say("running")
 
     def _make_durable_if_wanted(self, partition: Partition) -> None:
-        windows = [] if self._may_poll_first else self._to_unlearn()
+        windows = [] if self._has_unlearned else self._to_unlearn()
         if partition.wants_to_unlearn(windows):
-            self._may_poll_first = True
+            self._has_unlearned = True
             _log.warning("partition %d: learns again without %s", partition.number, ", ".join(map(_shown, windows)))
             partition.unlearn(windows, self._checkpoints)
             self._say("running")

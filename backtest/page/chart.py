@@ -9,9 +9,10 @@ from typing import Any
 
 from backtest.page.axes import TimeAxis, ValueAxis
 from backtest.page.plot import Point, plot, swatch
-from backtest.page.wording import counted, loss_name, number
+from backtest.page.wording import loss_name, number
 from core.durations import ROW, about, parse_duration, parse_iso
 from core.markup import Markup, element
+from core.wording import counted
 
 _MAX_POINTS = 400
 _LOSS_CUT, _BEHIND_CUT = 3.0, 10.0

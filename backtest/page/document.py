@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +10,10 @@ from backtest.page.chart import charts
 from backtest.page.lanes import history, lanes
 from backtest.page.plot import swatch
 from backtest.page.style import SCRIPT, STYLE
-from backtest.page.wording import cost, counted, loss_of, metric_name, number
+from backtest.page.wording import cost, loss_of, metric_name, number
 from core.durations import parse_iso
-from core.markup import Markup, element
+from core.markup import Markup, element, whole_page
+from core.wording import counted
 
 _SERVED = "served"
 
@@ -42,23 +41,7 @@ def page(result: Mapping[str, Any]) -> str:
         _experts(result) if ranked else "",
     )
     tip = element("div", "", id="tip", hidden="hidden")
-    script = Markup(f"<script>{SCRIPT}</script>")
-    html = element("html", _head(title), element("body", body, tip, script), lang="en")
-    return f"<!DOCTYPE html>\n{html}\n"
-
-
-def _head(title: str) -> Markup:
-    """Return a head that lets the page run its own script only, and load nothing."""
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    allowed = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=allowed),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        Markup(f"<style>{STYLE}</style>"),
-    )
+    return whole_page(title, STYLE, body, tip, script=SCRIPT)
 
 
 def _time_axis(result: Mapping[str, Any]) -> TimeAxis:

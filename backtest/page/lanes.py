@@ -7,9 +7,10 @@ from typing import Any
 
 from backtest.page.axes import TimeAxis
 from backtest.page.plot import colour, swatch, time_grid
-from backtest.page.wording import alert, cost, counted, quarantine, retraining, retraining_reasons
+from backtest.page.wording import alert, cost, quarantine, retraining, retraining_reasons
 from core.durations import parse_iso
 from core.markup import Markup, element
+from core.wording import counted
 
 _HEIGHT = 28
 _SHAPES = {

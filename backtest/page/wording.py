@@ -7,6 +7,7 @@ from typing import Any
 
 from backtest.page.axes import TimeAxis
 from core.durations import parse_iso
+from core.wording import counted
 
 _NAMES = {"log_loss": "log loss", "roc_auc": "ROC AUC", "kappa": "Cohen's kappa", "mae": "MAE", "rmse": "RMSE"}
 
@@ -38,17 +39,6 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.4f}" if abs(value) < 1e6 else f"{value:.4g}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a count of something.
-
-    Examples
-    --------
-    >>> counted(1, "row"), counted(1200, "row")
-    ('1 row', '1,200 rows')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def cost(policy: Mapping[str, Any]) -> str:

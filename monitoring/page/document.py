@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from core.markup import Markup, element
 from core.settings import Settings
+from core.wording import counted
 from monitoring.decision import Decision
 from monitoring.inspection import Inspection
 from monitoring.judgement import Judgement
@@ -15,7 +16,7 @@ from monitoring.page.far_rows import far_rows
 from monitoring.page.followed import Followed, maker_of, of_window
 from monitoring.page.moves import Move, moves
 from monitoring.page.shell import shell
-from monitoring.page.wording import counted, moment
+from monitoring.page.wording import moment
 
 INDEX = "index.html"
 STAGES = {"data": "features and predictions", "labels": "labels and losses"}

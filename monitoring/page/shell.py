@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from core.markup import Markup, element
+from core.markup import Markup, element, whole_page
 from monitoring.page.style import STYLE
-
-_ALLOWED = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def shell(title: str, *content: object) -> str:
     """Return a whole page that runs no script and loads nothing."""
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_ALLOWED),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        Markup(f"<style>{STYLE}</style>"),
-    )
-    html = element("html", head, element("body", element("main", *content)), lang="en")
-    return f"<!DOCTYPE html>\n{html}\n"
+    return whole_page(title, STYLE, element("main", *content))
 
 
 def wide(head: list[Markup], rows: list[Markup], class_: str | None = None) -> Markup:

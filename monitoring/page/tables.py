@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.markup import Markup, element
+from core.wording import counted
 from monitoring.inspection import Inspection
 from monitoring.page.far_rows import FarRow
 from monitoring.page.moves import Move
 from monitoring.page.shell import heads, wide
-from monitoring.page.wording import MAX_ID, counted, distance, foreign, loss, moment, number, share
+from monitoring.page.wording import MAX_ID, distance, foreign, loss, moment, number, share
 from monitoring.signals import SERVED_LOSS
 
 _WIDTH, _USUAL_AT, _HEIGHT = 132, 44, 9

@@ -97,14 +97,3 @@ def moment(milliseconds: int) -> str:
     ('1970-01-01 00:00', '1970-01-01 00:00:01.500')
     """
     return format_time(milliseconds).removesuffix("Z").replace("T", " ").removesuffix(":00")
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a count of something.
-
-    Examples
-    --------
-    >>> counted(1, "row"), counted(1200, "row")
-    ('1 row', '1,200 rows')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -12,7 +12,7 @@ from test_calibration import make_days, make_settings
 from core.durations import DAY
 from core.recorded import ROW_TIME
 from core.tables import milliseconds
-from monitoring.breaks import data_breaks, data_doubts, label_breaks, label_doubts
+from monitoring.breaks import Features, data_breaks, data_doubts, label_breaks, label_doubts
 from monitoring.calibration import calibrate
 from monitoring.comparison import compare_data
 from monitoring.distances import distances
@@ -29,16 +29,16 @@ def broken(window, calibration=USUAL):
 
 def judged(window, before, calibration=USUAL):
     if calibration is None:
-        return data_breaks(window, before, REFERENCE, SETTINGS, {}, None)
+        return data_breaks(Features(window, REFERENCE, SETTINGS, {}, None), before)
     compared = compare_data(window, REFERENCE, kinds=SETTINGS.batch_kinds, task="binary", sample=1000)
     surprise = calibration.surprise(compared.report(distances(compared.columns)).features)
-    return data_breaks(window, before, REFERENCE, SETTINGS, calibration.steps, surprise)
+    return data_breaks(Features(window, REFERENCE, SETTINGS, calibration.steps, surprise), before)
 
 
 def doubted(window, earlier):
     compared = compare_data(window, REFERENCE, kinds=SETTINGS.batch_kinds, task="binary", sample=1000)
     surprise = USUAL.surprise(compared.report(distances(compared.columns)).features)
-    return data_doubts(window, earlier, REFERENCE, SETTINGS, USUAL.steps, surprise)
+    return data_doubts(Features(window, REFERENCE, SETTINGS, USUAL.steps, surprise), earlier)
 
 
 def changed(window, column, values):
@@ -145,7 +145,7 @@ def test_a_column_that_the_reference_knows_to_be_gone_for_a_day_is_none():
     window = make_days(7, seed=2, start=77)
     window = on_days(window, "f_kind", [None] * len(window), [80])
     usual = on_days(REFERENCE, "f_kind", [None] * len(REFERENCE), [day for day in range(70) if day % 7 == 3])
-    assert data_breaks(window, BEFORE, usual, SETTINGS, {}, None) == []
+    assert data_breaks(Features(window, usual, SETTINGS, {}, None), BEFORE) == []
 
 
 @settings(max_examples=20, deadline=None)
