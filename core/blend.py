@@ -32,7 +32,7 @@ from core.loop_settings import BlendSettings
 from core.predictions import Outcome, Prediction
 from core.setting_types import Task
 
-_FLOOR = 1e-4
+FLOOR = 1e-4
 _MAX_STEP = 1.0
 _MAX_GRADIENT = 4.0
 _BELIEF_RATES: Array = np.array([[0.5], [0.5], [0.05], [0.005], [0.0005]])
@@ -277,7 +277,7 @@ def _judge_classes(
     chances = _softmax(sharp * (at.weights @ logs))
     gradients = sharp[:mixtures] * (chances[:mixtures] @ logs.T - logs[:, true][None, :])
     centred = gradients - (at.weights[:mixtures] * gradients).sum(axis=1, keepdims=True)
-    found = np.maximum(chances[:, true], _FLOOR)
+    found = np.maximum(chances[:, true], FLOOR)
     return -np.log(found), _within(centred, _MAX_GRADIENT), -np.log(at.beliefs @ found)
 
 
@@ -295,7 +295,7 @@ def _logits(predictions: Mapping[str, Prediction]) -> Array:
 
 
 def _logit(chance: float) -> float:
-    chance = min(max(chance, _FLOOR), 1.0 - _FLOOR)
+    chance = min(max(chance, FLOOR), 1.0 - FLOOR)
     return math.log(chance / (1.0 - chance))
 
 
@@ -307,7 +307,7 @@ def _logs(predictions: Mapping[str, Prediction], also: str | None = None) -> tup
     """Return the union of the classes, and the logarithm of each expert's floored, renormalised probabilities."""
     found = [cast(dict[str, float], value) for value in predictions.values()]
     classes = sorted({name for value in found for name in value} | ({also} if also is not None else set()))
-    chances = np.array([[max(value.get(name, 0.0), _FLOOR) for name in classes] for value in found])
+    chances = np.array([[max(value.get(name, 0.0), FLOOR) for name in classes] for value in found])
     return classes, np.log(chances / chances.sum(axis=1, keepdims=True))
 
 

@@ -112,6 +112,14 @@ def evaluate(
     )
 
 
+def online_blend(settings: Settings, rows: Examples) -> tuple[list[int], list[Prediction]]:
+    """Return the rows on which all active online experts predicted, and their blend there, as it would have been."""
+    experts = _active_experts(settings, rows)
+    kept = _common_rows(list(experts.values()), len(rows)) if experts else []
+    members = {name: _sure([values[row] for row in kept]) for name, values in experts.items()}
+    return kept, _blended(settings, members, _in_order(rows, kept))
+
+
 def trivial(task: Task, outcomes: Sequence[Outcome]) -> Prediction:
     """Return what a model without features predicts: base rate, class shares or median.
 

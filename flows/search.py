@@ -1,5 +1,8 @@
 """The search: every candidate is fitted on the earlier rows and scored on the latest ones; the best is fitted again.
 
+What counts is the loss of a mixture with the online experts (:mod:`flows.company`): a batch model that says what they
+say already is good, and adds nothing.
+
 The best is also tried on the latest part of the earlier rows alone: after a turn, all of history would keep the old
 world alive in the model. Less history has to be clearly better: the latest rows may only be another season.
 """
@@ -21,6 +24,7 @@ from core.metrics import METRICS, score
 from core.predictions import is_sane
 from core.project import Project
 from flows.candidates import Candidate, build, candidates, single_threaded
+from flows.company import Company
 from flows.examples import Examples
 from flows.splits import inner_split
 
@@ -29,10 +33,19 @@ _CLEARLY_BETTER = 0.95
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate and its loss on the later rows; None with the reason where it could not be scored."""
+    """One candidate and its losses on the later rows; None with the reason where it could not be scored.
+
+    Attributes
+    ----------
+    loss : float or None
+        Of the candidate by itself.
+    mixed : float or None
+        Of the best mixture with the online experts.
+    """
 
     candidate: Candidate
     loss: float | None
+    mixed: float | None = None
     reason: str | None = None
 
 
@@ -55,13 +68,15 @@ def search(project: Project, train: Examples) -> SearchResult:
     latest = train.take(np.arange(max(len(train) - project.settings.batch.search_rows, 0), len(train)))
     split = inner_split(latest.event_time, latest.label_clock)
     earlier, later = latest.take(split.train), latest.take(split.holdout)
-    trials = [_try(project, candidate, earlier, later) for candidate in candidates(project)]
+    company = Company(project.settings, later)
+    trials = [_try(project, candidate, earlier, later, company) for candidate in candidates(project)]
     scored = [trial for trial in trials if trial.loss is not None]
     if not scored:
         reasons = dict.fromkeys(f"{trial.candidate.family}: {trial.reason}" for trial in trials)
         raise HeadraceError(f"no candidate could be fitted: {'; '.join(reasons)}")
-    best = min(scored, key=_loss)
-    shorter = [_try(project, candidate, earlier, later) for candidate in _with_less_history(project, best, earlier)]
+    best = min(scored, key=_mixed)
+    less = _with_less_history(project, best, earlier)
+    shorter = [_try(project, candidate, earlier, later, company) for candidate in less]
     clearly = [trial for trial in shorter if trial.loss is not None and trial.loss < _CLEARLY_BETTER * _loss(best)]
     return SearchResult(min(clearly, key=_loss, default=best), trials + shorter)
 
@@ -69,6 +84,11 @@ def search(project: Project, train: Examples) -> SearchResult:
 def _loss(trial: Trial) -> float:
     assert trial.loss is not None
     return trial.loss
+
+
+def _mixed(trial: Trial) -> float:
+    assert trial.mixed is not None
+    return trial.mixed
 
 
 def _with_less_history(project: Project, best: Trial, rows: Examples) -> list[Candidate]:
@@ -103,17 +123,17 @@ def fit(project: Project, candidate: Candidate, rows: Examples) -> FittedModel:
         ) from error
 
 
-def _try(project: Project, candidate: Candidate, earlier: Examples, later: Examples) -> Trial:
+def _try(project: Project, candidate: Candidate, earlier: Examples, later: Examples, company: Company) -> Trial:
     try:
         predictions = fit(project, candidate, earlier).predict_frame(later.frame)
     except HeadraceError as error:
-        return Trial(candidate, None, str(error))
+        return Trial(candidate, None, reason=str(error))
     if not all(is_sane(prediction) for prediction in predictions):
-        return Trial(candidate, None, "predictions are not finite")
+        return Trial(candidate, None, reason="predictions are not finite")
     loss = score(project.settings.task, predictions, later.outcomes)[METRICS[project.settings.task][0]]
     if loss is None or not math.isfinite(loss):
-        return Trial(candidate, None, "no later rows to score on")
-    return Trial(candidate, loss)
+        return Trial(candidate, None, reason="no later rows to score on")
+    return Trial(candidate, loss, company.loss(predictions))
 
 
 @contextmanager
@@ -134,5 +154,6 @@ def described(trial: Trial) -> dict[str, Any]:
         "params": dict(candidate.params),
         "start": candidate.start,
         "loss": trial.loss,
+        "mixed": trial.mixed,
         "reason": trial.reason,
     }
