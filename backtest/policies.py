@@ -16,7 +16,8 @@ from core.settings import Settings
 
 _PARTS = re.compile(r"[^,{}]+(?:\{[^{}]*\})?")
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)\{([^{}]*)\}")
-_NEVER = {"retrain.every": None, "retrain.on_drift": False}
+_UNMOVED = {"retrain.on_drift": False, "retrain.growth": None}
+_NEVER = {"retrain.every": None, **_UNMOVED}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
         return _periodic(text, period, content, where)
     if text == "always":
         span = _changed(content, {}, where).windows.span
-        return Policy(text, _changed(content, {"retrain.every": f"{span}ms", "retrain.on_drift": False}, where))
+        return Policy(text, _changed(content, {"retrain.every": f"{span}ms", **_UNMOVED}, where))
     if text in ("never", "online-only"):
         return Policy(text, _changed(content, _NEVER, where), batch=text == "never")
     if text in ("drift", "batch-only"):
@@ -95,7 +96,7 @@ def _periodic(name: str, text: str, content: Mapping[str, Any], where: str) -> P
     """Read the period and, behind a plus, when after the bootstrap the first of them comes."""
     period, plus, first = text.partition("+")
     settings, opening = (
-        _changed(content, {"retrain.every": _period(each), "retrain.on_drift": False}, where)
+        _changed(content, {"retrain.every": _period(each), **_UNMOVED}, where)
         for each in (period, first if plus else period)
     )
     return Policy(name, settings, opening if plus else None)

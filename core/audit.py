@@ -23,7 +23,7 @@ from core.errors import StoreError
 RecordKind = Literal[
     "alert", "decision", "quarantine", "release", "unlearn", "retraining", "gate", "promotion", "rollback"
 ]
-Trigger = Literal["bootstrap", "schedule", "drift", "manual"]
+Trigger = Literal["bootstrap", "schedule", "drift", "growth", "manual"]
 CHALLENGER_BLEND, CHAMPION_BLEND = "blend_with_challenger", "blend_with_champion"
 """What a retraining's metrics call what would be served with either."""
 

@@ -115,10 +115,17 @@ class RetrainSettings(Section):
     bootstrap_after: Duration = Field(4 * WEEK, description="event time from the first event to the first fit")
     every: Duration | None = Field(4 * WEEK, ge=SECOND, description="event time between scheduled fits; null for none")
     on_drift: bool = Field(True, description="whether drift may start a fit")
-    min_gain: float = Field(
-        0.002, ge=0, description="expected relative fall of the served loss below which drift does not retrain"
+    growth: float | None = Field(
+        1.5,
+        gt=1,
+        description="how many times the rows that the champion was trained on start a fit without drift; null for none",
     )
-    per_day: PositiveInt = Field(24, description="retrainings within a day of event time, at most, on drift")
+    min_gain: float = Field(
+        0.002,
+        ge=0,
+        description="expected relative fall of the served loss below which neither drift nor growth starts a fit",
+    )
+    per_day: PositiveInt = Field(24, description="retrainings within a day of event time, at most, on drift or growth")
     cost: float = Field(0.0, ge=0, description="what a retraining costs, in any currency")
     cost_per_hour: float = Field(0.0, ge=0, description="what an hour of it costs; it takes retrain.duration")
     worth: float | None = Field(

@@ -1,4 +1,4 @@
-"""Whether to retrain: at the bootstrap, on drift that lasts and is worth it, on schedule. Pure."""
+"""Whether to retrain: at the bootstrap, on drift that lasts or many more rows, if worth it, on schedule. Pure."""
 
 from __future__ import annotations
 
@@ -33,15 +33,25 @@ def retraining(evidence: Evidence, state: PolicyState, settings: Settings) -> Re
         return Retraining("bootstrap", (reason,)) if reason else Retraining()
     prospect = _prospect(evidence, state, settings)
     gain = None if prospect is None else expected_gain(prospect, evidence.past)
-    scheduled = _schedule_reason(evidence, last, settings)
+    found = _found(evidence, state, settings)
+    why_not = _not_worth_it(gain, settings.retrain) or _over_budget(evidence, settings.retrain)
+    if found is not None and why_not is None:
+        trigger, reasons = found
+        return Retraining(trigger, (*reasons, *_gain_reasons(gain)), prospect, gain)
+    if scheduled := _schedule_reason(evidence, last, settings):
+        return Retraining("schedule", (scheduled,), prospect, gain)
+    return Retraining(None, (f"{found[1][0]} {why_not}",), prospect, gain) if found else Retraining()
+
+
+def _found(evidence: Evidence, state: PolicyState, settings: Settings) -> tuple[Trigger, tuple[str, ...]] | None:
+    """Return what speaks for a retraining at no set time: drift, or many more rows; not soon after another."""
+    last = state.last_retraining
+    if last is not None and evidence.window.due < last + settings.drift.cooldown:
+        return None
     if reason := _drift_reason(evidence, state, settings):
-        why_not = _not_worth_it(gain, settings.retrain) or _over_budget(evidence, settings.retrain)
-        if why_not is None:
-            why = (reason, *judge(evidence, settings.drift).reasons, *_gain_reasons(gain))
-            return Retraining("drift", why, prospect, gain)
-        if scheduled is None:
-            return Retraining(None, (f"{reason} {why_not}",), prospect, gain)
-    return Retraining("schedule", (scheduled,), prospect, gain) if scheduled else Retraining()
+        return "drift", (reason, *judge(evidence, settings.drift).reasons)
+    reason = _growth_reason(evidence, settings)
+    return None if reason is None else ("growth", (reason,))
 
 
 def _prospect(evidence: Evidence, state: PolicyState, settings: Settings) -> Prospect | None:
@@ -97,8 +107,8 @@ def _bootstrap_reason(evidence: Evidence, last: int | None, settings: Settings) 
 
 def _drift_reason(evidence: Evidence, state: PolicyState, settings: Settings) -> str | None:
     """Count the latest windows judged at this stage that either stage found drifted."""
-    drift, now, last = settings.drift, evidence.window.due, state.last_retraining
-    if not settings.retrain.on_drift or (last is not None and now < last + drift.cooldown):
+    drift = settings.drift
+    if not settings.retrain.on_drift:
         return None
     own = state.data if evidence.window.stage == "data" else state.labels
     drifted = {verdict.start for verdict in (*state.data, *state.labels) if verdict.drifted}
@@ -108,6 +118,18 @@ def _drift_reason(evidence: Evidence, state: PolicyState, settings: Settings) ->
         return None
     limit = f"{drift.persistence} of {drift.of_windows}"
     return f"{count} of the latest {len(own)} judged windows have drifted (limit {limit})."
+
+
+def _growth_reason(evidence: Evidence, settings: Settings) -> str | None:
+    """What a batch model gains follows how many times more rows there are, not how many months have passed."""
+    times, trained = settings.retrain.growth, evidence.trained_rows
+    usable = min(evidence.examples, settings.batch.max_rows)
+    if times is None or not trained or usable < times * trained:
+        return None
+    return (
+        f"There are {usable:,} labelled rows, {usable / trained:.1f} times the {trained:,} "
+        f"that the champion was trained on (limit {times:g})."
+    )
 
 
 def _schedule_reason(evidence: Evidence, last: int | None, settings: Settings) -> str | None:

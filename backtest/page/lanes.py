@@ -17,6 +17,7 @@ _SHAPES = {
     "bootstrap": "M-5-5H5V5H-5Z",
     "schedule": "M-6 0A6 6 0 1 1 6 0A6 6 0 1 1-6 0Z",
     "drift": "M0-7.5L7.5 0L0 7.5L-7.5 0Z",
+    "growth": "M-6 3L0-7L6 3Z",
 }
 _OTHER = "M0-6L7 6H-7Z"
 
