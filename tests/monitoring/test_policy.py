@@ -201,6 +201,56 @@ def test_the_schedule_counts_from_the_latest_retraining():
     assert due.alert == ()
 
 
+def _grown(examples: int, **more: Any) -> Evidence:
+    """A calm window; the champion was trained on 10,000 rows."""
+    return replace(_drifted(3), features={"a": 0.0}, trained_rows=10_000, examples=examples, **more)
+
+
+def test_many_more_rows_retrain_without_drift_and_without_an_alert():
+    state = PolicyState(champion=1)
+    more, _ = decide(_grown(15_000), state, make_settings())
+    fewer, _ = decide(_grown(14_999), state, make_settings())
+    assert (more.trigger, fewer.trigger) == ("growth", None)
+    assert more.alert == ()
+    assert more.reasons[0] == (
+        "There are 15,000 labelled rows, 1.5 times the 10,000 that the champion was trained on (limit 1.5)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("examples", "retrain", "why"),
+    [
+        (90_000, {"growth": None}, "the project says never"),
+        (90_000, {"growth": 10}, "the limit is higher"),
+        (90_000, {"min_gain": 0.5}, "it is not worth it"),
+    ],
+)
+def test_growth_does_not_retrain(examples: int, retrain: dict[str, Any], why: str):
+    decision, _ = decide(_grown(examples), PolicyState(champion=1), make_settings(**retrain))
+    assert decision.trigger is None, why
+
+
+def test_rows_that_cannot_be_used_are_no_growth():
+    chosen = make_settings()
+    chosen = chosen.model_copy(update={"batch": chosen.batch.model_copy(update={"max_rows": 12_000})})
+    assert decide(_grown(90_000), PolicyState(champion=1), chosen)[0].trigger is None
+
+
+def test_growth_waits_for_the_cooldown_and_drift_comes_first():
+    recent = PolicyState(champion=1, last_retraining=_stage(3).due - 34_999)
+    rested = PolicyState(champion=1, last_retraining=_stage(3).due - 35_000)
+    assert [decide(_grown(90_000), state, make_settings())[0].trigger for state in (recent, rested)] == [None, "growth"]
+    both = replace(_drifted(3), trained_rows=10_000, examples=90_000)
+    assert decide(both, rested, make_settings({"persistence": 1}))[0].trigger == "drift"
+
+
+def test_a_schedule_that_is_due_is_named_where_growth_does_not_pay():
+    decision, _ = decide(
+        _grown(90_000), PolicyState(champion=1, last_retraining=0), make_settings(min_gain=0.5, every="25s")
+    )
+    assert decision.trigger == "schedule"
+
+
 def test_drift_does_not_retrain_where_the_project_says_no():
     chosen, state = make_settings(on_drift=False), PolicyState(champion=1)
     for number in range(3):
