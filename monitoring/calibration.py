@@ -8,15 +8,15 @@ signal is. Its own distribution over the same draws takes care of there being ma
 together; one such statistic, calibrated, needs no correction for many tests (Westfall & Young 1993).
 
 What is usual is estimated from the same few days that it is then applied to: for the drawn windows that makes the
-statistic too small, and leaving out each window's own days makes it too large. The chance of a window is the mean of
-both, in the spirit of the .632 bootstrap (Efron 1983). Beyond what was drawn the tail is taken to be exponential
-(peaks over a threshold; Pickands 1975), with the allowance for having estimated it from few days.
+statistic too small, and leaving out each window's own days makes it too large. The chance of a window is a mean of the
+logarithms of both, weighted as in the .632 bootstrap (Efron 1983). Beyond what was drawn the tail is taken to be
+exponential (peaks over a threshold; Pickands 1975), with the allowance for having estimated it from few draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, cast, get_args
@@ -41,6 +41,7 @@ _LEAST_DEVIATION, _LEAST_OF_LOSS = 0.3, 0.1
 _FEWEST_OTHERS = 5
 _STEPS, _FEWEST_STEPS = 60, 8
 _TAIL = 0.2
+_OF_WITHIN = 0.632
 FEWEST_BLOCKS = 8
 
 Floats = NDArray[np.float64]
@@ -127,12 +128,8 @@ class Calibration:
         phase = self.phases[start * len(self.phases) // DAY % len(self.phases)] if self.phases else {}
         signals = [_signal(name, distances.get(name), usual, phase) for name, usual in self.signals.items()]
         statistic = float(_statistics(np.array([[signal.score for signal in signals]]))[0])
-        chances = [
-            chance_beyond(np.array(drawn), statistic, self.blocks) for drawn in (self.within, self.across) if drawn
-        ]
-        return Surprise(
-            sum(chances) / len(chances), tuple(sorted(signals, key=lambda signal: (-signal.score, signal.name)))
-        )
+        chance = chance_of(statistic, self.within, self.across)
+        return Surprise(chance, tuple(sorted(signals, key=lambda signal: (-signal.score, signal.name))))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -278,13 +275,26 @@ def _statistics(scores: Floats) -> Floats:
     return cast(Floats, np.maximum(scores.max(axis=1), together))
 
 
-def chance_beyond(drawn: Floats, statistic: float, blocks: int) -> float:
-    """Return how likely an unchanged window's statistic is as large."""
+def chance_of(statistic: float, within: Sequence[float], across: Sequence[float]) -> float:
+    """Return how likely an unchanged window's statistic is as large.
+
+    Parameters
+    ----------
+    within, across : sequence of float
+        The statistic of the drawn windows: by all of them, and by those that share no day with it (perhaps none).
+    """
+    optimistic = _chance_beyond(np.array(within), statistic)
+    if not len(across):
+        return optimistic
+    return float(optimistic**_OF_WITHIN * _chance_beyond(np.array(across), statistic) ** (1.0 - _OF_WITHIN))
+
+
+def _chance_beyond(drawn: Floats, statistic: float) -> float:
     edge = float(np.quantile(drawn, 1.0 - _TAIL))
     if statistic <= edge:
         return float((1 + np.sum(drawn >= statistic)) / (len(drawn) + 1))
     peaks = drawn[drawn > edge] - edge
-    known = max(_TAIL * min(blocks, len(drawn)), 2.0)
+    known = max(_TAIL * len(drawn), 2.0)
     return float(
         _TAIL * (1.0 + (statistic - edge) / (known * max(float(peaks.sum()) / max(len(peaks), 1), 1e-9))) ** -known
     )

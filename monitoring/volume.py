@@ -21,7 +21,7 @@ from core.loop_settings import DriftSettings
 from core.recorded import ROW_TIME
 from core.settings import Settings
 from core.tables import milliseconds
-from monitoring.calibration import FEWEST_BLOCKS, WEEKDAY_BLOCKS, Floats, Positions, chance_beyond, draw_windows
+from monitoring.calibration import FEWEST_BLOCKS, WEEKDAY_BLOCKS, Floats, Positions, chance_of, draw_windows
 from monitoring.days import named
 from monitoring.windows import WindowStage
 
@@ -97,8 +97,7 @@ class Volume:
     def chance(self, count: int, expected: float) -> float:
         """Return how likely an unchanged window is as far from what is expected."""
         far = float(_distances(np.array([count]), np.array([expected]))[0])
-        chances = [chance_beyond(np.array(drawn), far, self.blocks) for drawn in (self.within, self.across)]
-        return sum(chances) / len(chances)
+        return chance_of(far, self.within, self.across)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
