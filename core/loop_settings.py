@@ -121,7 +121,7 @@ class RetrainSettings(Section):
         description="how many times the rows that the champion was trained on start a fit without drift; null for none",
     )
     min_gain: float = Field(
-        0.002,
+        0.005,
         ge=0,
         description="expected relative fall of the served loss below which neither drift nor growth starts a fit",
     )
