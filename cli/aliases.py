@@ -83,9 +83,9 @@ def _carry_out(folder: Path, json_file: str | None, move: Callable[[Project, Led
     finally:
         ledger.close()
     was = done["previous"] or "none"
-    click.echo(f"champion is version {done['version']} (was {was}), by {done['approved']['by']}", err=True)
+    click.echo(f"champion is version {done['version']} (was {was}), by {done['approved']['by']}", err=bool(json_file))
     served = _await_worker(project, done["version"])
-    click.echo(_said(project, done["version"], served), err=True)
+    click.echo(_said(project, done["version"], served), err=bool(json_file))
     if json_file:
         write_json({**done, "served_after_s": served}, json_file)
 

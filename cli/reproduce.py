@@ -42,7 +42,7 @@ def reproduce(project: Path, run: str, json_file: str | None) -> None:
     finally:
         ledger.close()
     done = fit_again(loaded, TableStore(loaded.tables), found.recipe)
-    click.echo("\n".join(_lines(found, done, problems)), err=True)
+    click.echo("\n".join(_lines(found, done, problems)), err=bool(json_file))
     if json_file:
         about = {"run": found.mlflow_run, "version": found.version, "ledger_problems": list(problems)}
         write_json({**about, **done.as_json(), "seconds": round(time.monotonic() - begin, 1)}, json_file)

@@ -83,7 +83,7 @@ def check_chain(links: Iterable[Link]) -> ChainCheck:
     >>> check_chain([Link("alert", "w1", 0, 1.5, '{"a": 1}', sealed)]).problems
     ('record 1, alert w1: it, or what stood before it, was changed, put in or taken out',)
     """
-    head, count, unsealed, problems, hashes = START, 0, 0, [], set()
+    head, count, unsealed, problems, hashes = START, 0, 0, [], {START}
     for link in links:
         count += 1
         name = f"record {count}, {link.kind} {link.key}"
