@@ -71,7 +71,8 @@ def sample(rows: int, at_most: int = SAMPLE) -> np.ndarray[Any, np.dtype[np.int6
 def _add(total: Any, name: str, values: Any) -> None:
     """Add a column: its name and length, then its values in one form whatever they were held in."""
     if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks() if pa.types.is_string(values.type) else values.to_numpy()
+        number = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+        values = values.to_numpy() if number else values.cast(pa.string()).combine_chunks()
     elif values.dtype == object:
         values = pa.array(values, pa.string())
     total.update(f"{name}\0{len(values)}\0".encode())

@@ -66,7 +66,7 @@ class Retraining:
         self.version: ModelVersion | None = None
         self.run_id: str | None = None
         self.seconds: dict[str, float] = {}
-        self._left_out: list[Span] = []
+        self._kept_out: list[Span] = []
         self._recipe: Recipe | None = None
         self._data: DataVersion | None = None
         self._rows: Examples
@@ -135,8 +135,8 @@ class Retraining:
         """Read the examples and refuse data that nothing should be fitted on."""
         settings, data = self.project.settings, self._pinned
         self._stop_for(column_problems(missing_columns(self.store, data, settings)))
-        self._left_out = quarantined(self.ledger.history(), self.request.event_time)
-        self._rows = read_examples(self.store, data, settings, self.request.event_time, self._left_out)
+        self._kept_out = quarantined(self.ledger.history(), self.request.event_time)
+        self._rows = read_examples(self.store, data, settings, self.request.event_time, self._kept_out)
         self._stop_for(data_problems(self._rows.outcomes, settings))
         return f"{len(self._rows)} labelled examples"
 
@@ -312,7 +312,7 @@ class Retraining:
             rows,
             data=self._pinned,
             until=self.request.event_time,
-            left_out=self._left_out,
+            left_out=self._kept_out,
             held_out_from=held_out_from,
         )
 
