@@ -1,16 +1,16 @@
-"""``headrace status`` and ``headrace history``: what is, and what was decided."""
+"""``headrace status``: what is; and the records of the ledger as lines and JSON."""
 
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from cli.options import json_option, project_argument, write_json
-from core.audit import DISPATCH_PROBLEM, Ledger, LedgerRecord, RecordKind
+from core.audit import DISPATCH_PROBLEM, Ledger, LedgerRecord
 from core.durations import format_time
 from core.project import Project, load_project
 from core.status import is_alive, read_instances, read_status
@@ -34,26 +34,6 @@ def status(project: Path, json_file: str | None, check: str | None) -> None:
         write_json(content, json_file)
     else:
         click.echo("\n".join(_status_lines(content)))
-
-
-@click.command(epilog="Example: headrace history examples/flights --kind promotion")
-@project_argument
-@json_option
-@click.option(
-    "--kind",
-    type=click.Choice(get_args(RecordKind)),
-    help="Only records of this kind.",
-)
-def history(project: Path, json_file: str | None, kind: str | None) -> None:
-    """Show every alert, decision, retraining, gate and promotion, in the order they were written."""
-    records = [entry for entry in history_of(load_project(project)) if kind in (None, entry["kind"])]
-    if json_file:
-        write_json(records, json_file)
-        return
-    for entry in records:
-        click.echo(history_line(entry))
-    if not records:
-        click.echo("nothing yet", err=True)
 
 
 def history_of(project: Project) -> list[dict[str, Any]]:
@@ -92,8 +72,8 @@ def history_line(entry: dict[str, Any]) -> str:
 
 def _gist(entry: dict[str, Any]) -> str:
     reasons = " ".join(str(reason) for reason in entry.get("reasons", []))
-    if entry["kind"] == "promotion":
-        return f"champion {entry['version']} (was {entry.get('previous') or 'none'})"
+    if entry["kind"] in ("promotion", "rollback"):
+        return f"champion {entry['version']} (was {entry.get('previous') or 'none'}){_by(entry)}"
     if entry["kind"] == "gate":
         if not entry.get("results"):
             return "not reached"
@@ -105,6 +85,14 @@ def _gist(entry: dict[str, Any]) -> str:
     if entry["kind"] in _ABOUT_WINDOWS:
         return f"{len(entry['spans'])} windows {_ABOUT_WINDOWS[entry['kind']]}"
     return ": ".join(filter(None, [entry.get("trigger"), reasons])) or entry["key"]
+
+
+def _by(entry: dict[str, Any]) -> str:
+    """Say who moved the champion, where a person did."""
+    approved = entry.get("approved") or {}
+    if approved.get("by") in (None, "gates"):
+        return ""
+    return f" by {approved['by']}: {approved.get('why') or 'no reason given'}"
 
 
 def status_of(project: Project) -> dict[str, Any]:

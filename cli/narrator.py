@@ -24,6 +24,7 @@ _COLOURS = {
     "retraining": "blue",
     "gate": "blue",
     "promotion": "green",
+    "rollback": "red",
 }
 _PROGRESS_EVERY_S = 5.0
 

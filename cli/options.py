@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -38,6 +40,25 @@ def json_option(command: _Command) -> _Command:
     return click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - is standard output.")(
         command
     )
+
+
+def who_option(command: _Command) -> _Command:
+    """Add ``--who``."""
+    return click.option("--who", metavar="NAME", help="Who decides it; the user and host if left out.")(command)
+
+
+def why_option(command: _Command) -> _Command:
+    """Add ``--why``."""
+    return click.option("--why", metavar="TEXT", help="The reason; it is kept with the decision.")(command)
+
+
+def user() -> str:
+    """Return who runs the command, as ``user@host``."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        name = "unknown"
+    return f"{name}@{socket.gethostname()}"
 
 
 def inject_option(command: _Command) -> _Command:

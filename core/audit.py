@@ -1,9 +1,10 @@
 """The ledger: every alert, decision, retraining, gate and promotion, written before it is acted on.
 
-One SQLite file a project, shared by all services. ``records`` is append-only. ``requests`` is the
-outbox of retrainings: written in the same transaction as the decision, dispatched later, one open at
-a time. ``alerts`` is the outbox of alerts: what became of each. ``memory`` holds the small durable state
-of pure code (the policy's). ``pins`` names table versions that must stay readable.
+One SQLite file a project, shared by all services. ``records`` is append-only, and each record's hash covers
+the one before (:mod:`core.chain`). ``requests`` is the outbox of retrainings: written in the same transaction
+as the decision, dispatched later, one open at a time. ``alerts`` is the outbox of alerts: what became of each.
+``memory`` holds the small durable state of pure code (the policy's). ``pins`` names table versions that must
+stay readable.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from core.chain import START, ChainCheck, Link, check_chain, hash_after, head_of
 from core.errors import StoreError
+from core.ledger_file import connected
 
 RecordKind = Literal[
     "alert", "decision", "quarantine", "release", "unlearn", "retraining", "gate", "promotion", "rollback"
@@ -31,27 +34,8 @@ OPEN = ("requested", "submitted", "running")
 DISPATCH_PROBLEM = "dispatch.problem"
 """Remembered under this name: why requests wait (`flows.trouble`)."""
 
-_WAIT_S = 30.0
 Outcome = Literal["promoted", "gated", "failed"]
 AlertStatus = Literal["waiting", "sent", "given up"]
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS records (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    kind TEXT NOT NULL, key TEXT NOT NULL, event_time INTEGER, written_at REAL NOT NULL, body TEXT NOT NULL,
-    UNIQUE (kind, key));
-CREATE TABLE IF NOT EXISTS alerts (
-    sequence INTEGER PRIMARY KEY REFERENCES records, status TEXT NOT NULL DEFAULT 'waiting',
-    tries INTEGER NOT NULL DEFAULT 0, problem TEXT);
-CREATE TABLE IF NOT EXISTS requests (
-    id TEXT PRIMARY KEY, trigger TEXT NOT NULL, event_time INTEGER NOT NULL, effective_at INTEGER NOT NULL,
-    status TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 1, flow_run TEXT, changed_at REAL NOT NULL,
-    body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS memory (name TEXT PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS pins (
-    table_name TEXT NOT NULL, version INTEGER NOT NULL, owner TEXT NOT NULL,
-    PRIMARY KEY (table_name, version, owner));
-"""
 
 
 @dataclass(frozen=True)
@@ -128,7 +112,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._depth = 0
         try:
-            self._connection = _connected(path)
+            self._connection = connected(path)
         except sqlite3.Error as error:
             raise StoreError(f"ledger {path}: cannot be opened: {error}") from error
 
@@ -159,14 +143,32 @@ class Ledger:
 
     def record(self, kind: RecordKind, key: str, *, event_time: int | None, body: dict[str, Any]) -> bool:
         """Write a record once; return False if this kind and key were written before. An alert waits to be sent."""
+        link = Link(kind, key, event_time, time.time(), json.dumps(body, allow_nan=False))
         with self.transaction():
             cursor = self._connection.execute(
-                "INSERT OR IGNORE INTO records (kind, key, event_time, written_at, body) VALUES (?, ?, ?, ?, ?)",
-                (kind, key, event_time, time.time(), json.dumps(body, allow_nan=False)),
+                "INSERT OR IGNORE INTO records (kind, key, event_time, written_at, body, hash)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (kind, key, event_time, link.written_at, link.body, hash_after(self.head(), link)),
             )
             if cursor.rowcount == 1 and kind == "alert":
                 self._connection.execute("INSERT INTO alerts (sequence) VALUES (?)", (cursor.lastrowid,))
             return cursor.rowcount == 1
+
+    def head(self) -> str:
+        """Return the hash over everything that was recorded so far."""
+        sealed = self._rows(
+            "SELECT sequence, hash FROM records WHERE hash IS NOT NULL ORDER BY sequence DESC LIMIT 1", ()
+        )
+        last, before = (sealed[0]["sequence"], sealed[0]["hash"]) if sealed else (0, START)
+        return head_of(self._links(last), before)
+
+    def verify(self) -> ChainCheck:
+        """Tell whether every record still is as it was written, and none is missing but perhaps the latest."""
+        return check_chain(self._links())
+
+    def _links(self, after: int = 0) -> list[Link]:
+        query = "SELECT kind, key, event_time, written_at, body, hash FROM records WHERE sequence > ? ORDER BY sequence"
+        return [Link(*row) for row in self._rows(query, (after,))]
 
     def history(self, kind: RecordKind | None = None) -> list[LedgerRecord]:
         """Return the records in the order they were written."""
@@ -286,12 +288,9 @@ class Ledger:
         with self.transaction():
             self._connection.execute("DELETE FROM pins WHERE owner = ?", (owner,))
 
-    def unpin_all_but(self, owners: Collection[str]) -> None:
-        """Release every version that none of `owners` pinned."""
-        with self.transaction():
-            self._connection.execute(  # only question marks are put into the text
-                f"DELETE FROM pins WHERE owner NOT IN ({', '.join('?' * len(owners))})", tuple(owners)
-            )
+    def pin_owners(self) -> list[str]:
+        """Return who pins anything."""
+        return [row["owner"] for row in self._rows("SELECT DISTINCT owner FROM pins ORDER BY owner", ())]
 
     def pinned(self, table: str) -> list[int]:
         """Return the pinned versions of a table, ascending."""
@@ -308,22 +307,3 @@ class Ledger:
 
 def _record(row: sqlite3.Row) -> LedgerRecord:
     return LedgerRecord(row["kind"], row["key"], row["event_time"], row["written_at"], json.loads(row["body"]))
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    """Open the file; where another process makes it at the same moment, SQLite is locked without waiting."""
-    deadline = time.monotonic() + _WAIT_S
-    while True:
-        connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
-        try:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            connection.close()
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return connection

@@ -134,6 +134,11 @@ class RetrainSettings(Section):
     min_examples: PositiveInt = Field(1_000, description="labelled examples below which nothing is fitted")
     duration: Duration = Field(HOUR, description="event time that a fit takes in lockstep")
     timeout: Duration = Field(30 * MINUTE, ge=MINUTE, description="wall-clock time after which a run counts as dead")
+    reproducible: PositiveInt = Field(
+        10,
+        description="the latest fits, registered or gated out, whose rows stay readable for headrace reproduce; "
+        "those of the champion and of the previous one always do",
+    )
 
 
 class GateSettings(Section):

@@ -7,6 +7,7 @@ the one before. MLflow is imported when a `Registry` is made (1 to 3 s), never e
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import tempfile
@@ -284,6 +285,35 @@ class Registry:
         self._client.log_artifact(run_id, str(path), folder)
 
     @_translated
+    def project_of(self, run_id: str) -> str | None:
+        """Return whose run it is, as the name of its experiment says; None if there is no such run."""
+        try:
+            run = self._client.get_run(run_id)
+        except Exception as error:
+            if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+        return str(self._client.get_experiment(run.info.experiment_id).name)
+
+    @_translated
+    def document(self, run_id: str, name: str) -> Any:
+        """Return a JSON document that was logged with a run, None if it has none of that name."""
+        from mlflow.artifacts import download_artifacts
+
+        if name not in [entry.path for entry in self._client.list_artifacts(run_id)]:
+            return None
+        with tempfile.TemporaryDirectory(prefix="headrace-run-") as folder:
+            path = download_artifacts(
+                run_id=run_id, artifact_path=name, dst_path=folder, tracking_uri=self._project.tracking_uri
+            )
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+
+    @_translated
+    def aliases(self) -> dict[str, int]:
+        """Return the version of each alias."""
+        return self._aliases()
+
+    @_translated
     def promote(self, version: int, *, expected: int | None) -> None:
         """Make a version the champion, and the champion so far `previous`.
 
@@ -306,7 +336,7 @@ class Registry:
             if current != expected:
                 raise RegistryError(
                     f"model {self._name!r}: version {current} is champion, not {expected}: "
-                    f"version {version} was compared with another champion and is not promoted"
+                    f"version {version} was to replace the other, and is not promoted"
                 )
             if current is not None:
                 self._client.set_registered_model_alias(self._name, PREVIOUS, str(current))

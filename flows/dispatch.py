@@ -10,6 +10,7 @@ from collections.abc import Callable
 from core.audit import Ledger, RetrainRequest
 from core.errors import PrefectError, RegistryError
 from core.project import Project
+from flows.by_hand import MOVE
 from flows.lease import PROMOTING, beat_name, find, try_again
 from flows.prefect_api import ENDED, PrefectApi
 from flows.trouble import Trouble
@@ -95,6 +96,8 @@ class Dispatcher:
         self._trouble.over()
 
     def _look(self) -> None:
+        if (decided := self._ledger.recall(MOVE)) and self._clock() - decided["at"] > LOST_AFTER_S:
+            _log.warning("a move by hand was decided and not carried out: %s", self._finish_by_hand())
         for request in self._ledger.open_requests():
             if request.status == "requested":
                 if request.attempt == 1 or self._unchanged_s(request) >= pause_before(request.attempt):
@@ -184,6 +187,12 @@ class Dispatcher:
                 return
             again = try_again(self._ledger, seen, said)
         _log.warning("request %s: %s; %s", seen.id, said, "it is tried again" if again else "given up")
+
+    def _finish_by_hand(self) -> str | None:
+        from core.registry import Registry
+        from flows.by_hand import finish
+
+        return finish(self._ledger, Registry(self._project))
 
     def _carry_out_in_registry(self, request_id: str) -> str | None:
         from core.registry import Registry

@@ -39,7 +39,9 @@ def execute(retraining: Retraining, run_step: RunStep = lambda _name, step: step
         with retraining.lease.held():
             for name, step in retraining.steps:
                 retraining.lease.check()
-                _log.info("%s: %s", name, run_step(name, step))
+                said = run_step(name, step)
+                _log.info("%s: %s", name, said)
+                retraining.lease.tell(name, said)
     except NotPromoted as stop:
         return _end(retraining, "gated", stop.reasons)
     except LeaseLostError as error:

@@ -28,6 +28,9 @@ BEAT_S = 10.0
 PROMOTING = "promoting"
 """In a request's body: its promotion is decided, and is carried out by whoever comes (`flows.promotion`)."""
 
+STEPS = "retraining.steps"
+"""Remembered under this name: what the steps of the latest run said, for who waits for it."""
+
 _log = logging.getLogger("headrace.retrain")
 
 
@@ -89,6 +92,13 @@ class Lease:
                     self.ledger.remember(beat_name(self.request), {"at": time.time()})
             except StoreError as error:
                 _log.warning("%s; a run that shows no life is given to another attempt", error)
+
+    def tell(self, step: str, said: str) -> None:
+        """Let who waits for the request know what a step did."""
+        with self.ledger.transaction():
+            known = self.ledger.recall(STEPS) or {}
+            steps = known["steps"] if known.get("attempt") == self.key else []
+            self.ledger.remember(STEPS, {"attempt": self.key, "steps": [*steps, [step, said]]})
 
     def close(self, outcome: str, reasons: list[str]) -> None:
         """End the request as gated or failed; a failure is an alert.
@@ -199,6 +209,8 @@ def make(project: Project, ledger: Ledger, trigger: str, event_time: int, flow_r
             effective_at=event_time + project.settings.retrain.duration,
         )
         ledger.request_retrain(request)
+        body = {"trigger": trigger, "reasons": [], "by": "prefect", "effective_at": request.effective_at}
+        ledger.record("decision", request.id, event_time=event_time, body=body)
         lease = take(ledger, request.id, flow_run)
     assert lease is not None
     return lease

@@ -42,11 +42,12 @@ def maintenance(project: str, state: str | None = None, retention_hours: int = 1
     from core.errors import StoreError
     from core.project import load_project
     from core.store import TableStore
-    from flows.upkeep import maintain_tables
+    from flows.upkeep import maintain_tables, release_pins
 
     loaded = load_project(project, state=state or None)
     ledger = Ledger(loaded.ledger)
     try:
+        release_pins(ledger, loaded.settings.retrain.reproducible)
         done = maintain_tables(TableStore(loaded.tables), ledger, retention_hours)
     finally:
         ledger.close()

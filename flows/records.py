@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-from importlib.metadata import version as package_version
-from pathlib import Path
 from typing import Any
 
 from core.registry import Registration
@@ -13,6 +10,7 @@ from flows.examples import DataVersion, Examples
 from flows.gates import GateResult
 from flows.lease import Lease
 from flows.promotion import Bodies
+from flows.recipe import DOCUMENT, Recipe
 from flows.search import SearchResult, described
 
 
@@ -54,7 +52,7 @@ def registration(
     found: SearchResult,
     evaluation: Evaluation,
     gates: list[GateResult],
-    seed: int,
+    recipe: Recipe,
 ) -> Registration:
     """Return what is written into MLflow with a challenger."""
     best, request = found.best, lease.request
@@ -73,9 +71,18 @@ def registration(
             "data_from": max(int(rows.event_time.min()), best.candidate.start or 0),
             "data_cut": data_cut(rows),
             "bootstrap": evaluation.champion is None,
-            "code_version": code_version(),
+            "code_version": recipe.made_with["headrace"],
+            "rows_digest": recipe.rows_digest,
+            "predictions_digest": recipe.predictions_digest,
+            "ledger_head": lease.ledger.head(),
         },
-        params={"family": best.candidate.family, **best.candidate.params, "start": best.candidate.start, "seed": seed},
+        params={
+            "family": best.candidate.family,
+            **best.candidate.params,
+            "start": best.candidate.start,
+            "seed": recipe.settings["batch"]["seed"],
+            "threads": recipe.settings["batch"]["threads"],
+        },
         metrics={
             f"{name}.{metric}": value
             for name, values in content["metrics"].items()
@@ -85,6 +92,7 @@ def registration(
         documents={
             "evaluation.json": content,
             "gates.json": finite([result.as_json() for result in gates]),
+            DOCUMENT: recipe.as_json(),
             "search.json": finite([described(trial) for trial in found.trials]),
         },
     )
@@ -110,20 +118,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if value - value == 0.0 else None
     return value
-
-
-def code_version() -> str:
-    """Return headrace's version, with the commit where it runs from a checkout."""
-    folder = Path(__file__).resolve().parent.parent
-    released = package_version("headrace")
-    try:
-        asked = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return released
-    return f"{released}+{asked.stdout.strip()}" if asked.returncode == 0 else released

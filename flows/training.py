@@ -16,7 +16,7 @@ from core.batch_model import FittedModel
 from core.durations import format_time
 from core.errors import RegistryError, StoreError
 from core.project import Project
-from core.quarantine import quarantined
+from core.quarantine import Span, quarantined
 from core.registry import CHAMPION, ModelVersion, Registration, Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
@@ -25,6 +25,8 @@ from flows.examples import DataVersion, Examples, missing_columns, read_examples
 from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
 from flows.lease import Lease
 from flows.promotion import Bodies, carry_out, decide, pin_owner
+from flows.provenance import code_version
+from flows.recipe import Recipe, recipe_of
 from flows.records import data_cut, records_of, registration
 from flows.references import Validation, volume_of, write_reference
 from flows.search import SearchResult, fit, search
@@ -64,6 +66,8 @@ class Retraining:
         self.version: ModelVersion | None = None
         self.run_id: str | None = None
         self.seconds: dict[str, float] = {}
+        self._kept_out: list[Span] = []
+        self._recipe: Recipe | None = None
         self._data: DataVersion | None = None
         self._rows: Examples
         self._split: Split
@@ -131,8 +135,8 @@ class Retraining:
         """Read the examples and refuse data that nothing should be fitted on."""
         settings, data = self.project.settings, self._pinned
         self._stop_for(column_problems(missing_columns(self.store, data, settings)))
-        kept_out = quarantined(self.ledger.history(), self.request.event_time)
-        self._rows = read_examples(self.store, data, settings, self.request.event_time, kept_out)
+        self._kept_out = quarantined(self.ledger.history(), self.request.event_time)
+        self._rows = read_examples(self.store, data, settings, self.request.event_time, self._kept_out)
         self._stop_for(data_problems(self._rows.outcomes, settings))
         return f"{len(self._rows)} labelled examples"
 
@@ -191,6 +195,7 @@ class Retraining:
         assert self.evaluation is not None
         self.gates = check_gates(self.evaluation, self.project.settings.gates)
         if not passed(self.gates):
+            self._write_recipe(self._challenger, self._train, held_out_from=self._split.start)
             self.run_id = self.registry.record_run(self._registration())
             self._stop_for(reasons(self.gates))
         return f"{len(self.gates)} gates passed"
@@ -202,6 +207,7 @@ class Retraining:
 
     def register(self) -> str:
         """Register the refitted model with what it was made from."""
+        self._write_recipe(self._final, self._rows)
         self.version = self.registry.register(self._final.pipeline, self._registration())
         self.run_id = self.version.run_id
         self._pin(pin_owner(self.version.version))
@@ -227,7 +233,8 @@ class Retraining:
         assert self.version is not None
         note = ["bootstrap: no champion yet, compared with the trivial baseline"] if self.bootstrap else []
         previous = None if self._champion is None else self._champion.version
-        decide(self.lease, self.version, previous, self.records(promoted=True, reasons=note), note)
+        records = self.records(promoted=True, reasons=note)
+        decide(self.lease, self.version, previous, records, note, aliases=self.registry.aliases())
         return carry_out(self.ledger, self.registry, self.request.id) or "the promotion was carried out already"
 
     def records(self, *, promoted: bool, reasons: list[str]) -> Bodies:
@@ -239,6 +246,8 @@ class Retraining:
             "reasons": reasons,
             "mlflow_run": self.run_id,
             "version": self.version.version if self.version else None,
+            "code": code_version(),
+            "recipe": self._recipe.as_json() if self._recipe else None,
             "seconds": round(sum(self.seconds.values()), 2),
             "steps": {name: round(value, 2) for name, value in self.seconds.items()},
         }
@@ -294,8 +303,22 @@ class Retraining:
             self._fail_gate(champion_gate("the alias 'champion' is gone; set it again in MLflow"))
         return None
 
+    def _write_recipe(self, model: FittedModel, rows: Examples, held_out_from: int | None = None) -> None:
+        """Write down what the model was made from, so that it can be made again (:mod:`flows.reproduction`)."""
+        self._recipe = recipe_of(
+            self.project,
+            model,
+            self._found.best.candidate,
+            rows,
+            data=self._pinned,
+            until=self.request.event_time,
+            left_out=self._kept_out,
+            held_out_from=held_out_from,
+        )
+
     def _registration(self) -> Registration:
         assert self.evaluation is not None
+        assert self._recipe is not None
         return registration(
             self.lease,
             data=self._pinned,
@@ -303,7 +326,7 @@ class Retraining:
             found=self._found,
             evaluation=self.evaluation,
             gates=self.gates,
-            seed=self.project.settings.batch.seed,
+            recipe=self._recipe,
         )
 
     def _write_reference(self, version: int) -> list[Path]:

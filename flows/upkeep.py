@@ -1,14 +1,15 @@
-"""Upkeep of the tables, without Prefect."""
+"""Upkeep of the tables, without Prefect: whose rows are let go, what is compacted and removed."""
 
 from __future__ import annotations
 
 import logging
 from functools import partial
 
-from core.audit import Ledger
+from core.audit import Ledger, LedgerRecord
 from core.errors import StoreError
 from core.store import Maintenance, TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, WINDOWS
+from flows.promotion import pin_owner
 
 _log = logging.getLogger("headrace.maintenance")
 
@@ -23,6 +24,47 @@ def maintain_tables(store: TableStore, ledger: Ledger, retention_hours: int = 16
         _maintained(store, ledger, table, retention_hours) for table in (PREDICTIONS, EXAMPLES, CORRECTIONS, WINDOWS)
     ]
     return [entry for entry in done if entry is not None]
+
+
+def release_pins(ledger: Ledger, keep: int) -> list[str]:
+    """Let go of the rows of old fits, and return whose.
+
+    The latest `keep` fits that MLflow has a run of keep theirs, and so does every version that has an alias after the
+    latest promotion or rollback, and every request that is open. Whom the ledger does not know keeps them, too.
+
+    Parameters
+    ----------
+    keep : int
+        ``retrain.reproducible``.
+    """
+    with ledger.transaction():
+        made = [record for record in ledger.history("retraining") if record.body.get("mlflow_run")]
+        versions = [record.body["version"] for record in made[-keep:] if record.body.get("version") is not None]
+        before = range(1, min(versions, default=1))  # of runs that were killed before they could write a record, too
+        requests = {request.id: request.is_open for request in ledger.requests()}
+        kept = {_owner_of(record) for record in made[-keep:]} | {name for name, is_open in requests.items() if is_open}
+        kept |= {pin_owner(version) for version in _named(ledger.history())}
+        known = {*map(_owner_of, made), *requests, *map(pin_owner, before)}
+        old = [owner for owner in ledger.pin_owners() if owner in known - kept]
+        for owner in old:
+            ledger.unpin(owner)
+    return old
+
+
+def _owner_of(record: LedgerRecord) -> str:
+    """Return who pins the rows of a fit: the version that came of it, or the request of one that was gated out."""
+    body = record.body
+    return str(body["request"]) if body.get("version") is None else pin_owner(body["version"])
+
+
+def _named(records: list[LedgerRecord]) -> set[int]:
+    """Return the versions that have an alias, as the ledger says."""
+    moves = [record.body for record in records if record.kind in ("promotion", "rollback")]
+    if not moves:
+        return set()
+    last = moves[-1]
+    named = {last.get("version"), last.get("previous"), *last.get("aliases", {}).get("after", {}).values()}
+    return {version for version in named if version is not None}
 
 
 def _maintained(store: TableStore, ledger: Ledger, table: str, retention_hours: int) -> Maintenance | None:

@@ -239,7 +239,7 @@ def test_a_decided_promotion_of_a_version_that_was_deleted_ends(toy: Toy):
     assert toy.ledger.pinned("examples") == []
 
 
-def test_a_promotion_releases_the_data_of_what_is_retired(toy: Toy):
+def test_a_promotion_releases_the_data_of_its_request_but_not_of_its_version(toy: Toy):
     class Models:
         def alias(self, _name: str) -> ModelVersion:
             return ModelVersion(2, "run", {})
@@ -256,7 +256,7 @@ def test_a_promotion_releases_the_data_of_what_is_retired(toy: Toy):
     decide(take(toy.ledger, "r1", None), ModelVersion(3, "run", {"effective_at": "5"}), 2, [], [])
     assert toy.ledger.pinned("examples") == [0, 1, 2, 3, 4]
     assert carry_out(toy.ledger, Models(), "r1") == "version 3 is champion"
-    assert toy.ledger.pinned("examples") == [2, 4]
+    assert toy.ledger.pinned("examples") == [0, 1, 2, 4]
 
 
 def test_a_stalled_run_can_neither_undo_nor_repeat_a_decided_promotion(toy: Toy):
