@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from core.durations import about, format_time
 from core.loop_settings import DriftSettings
 from core.quarantine import Span
 from monitoring.calibration import Signal, Surprise
@@ -163,8 +162,8 @@ def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[str | No
     more = f" and {len(farthest) - _SHOWN} more" if len(farthest) > _SHOWN else ""
     return [
         f"Unusual for {_what_is_usual(evidence)}: {names}{more}. "
-        f"Unchanged it would show as much once in {about(round(once_in))} "
-        f"(limit: once in {about(drift.false_alarms)}).",
+        f"Unchanged it would show as much once in {window.clock.span(round(once_in))} "
+        f"(limit: once in {window.clock.span(drift.false_alarms)}).",
         behind,
     ]
 
@@ -172,7 +171,8 @@ def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[str | No
 def _what_is_usual(evidence: Evidence) -> str:
     if evidence.season is None:
         return "this stream"
-    return f"the season a year ago, {format_time(evidence.season[0])} to {format_time(evidence.season[1])}"
+    start, end = map(evidence.window.clock.moment, evidence.season)
+    return f"the season a year ago, {start} to {end}"
 
 
 def _far(signal: Signal) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.audit import Trigger
-from core.durations import DAY, HOUR, WEEK, about, format_time
+from core.clocks import Clock
+from core.durations import DAY, HOUR, WEEK
 from core.loop_settings import RetrainSettings
 from core.settings import Settings
 from monitoring.decision import PolicyState
@@ -35,7 +36,7 @@ def retraining(evidence: Evidence, state: PolicyState, settings: Settings) -> Re
     gain = None if prospect is None else expected_gain(prospect, evidence.past)
     scheduled = _schedule_reason(evidence, last, settings)
     if reason := _drift_reason(evidence, state, settings):
-        why_not = _not_worth_it(gain, settings.retrain) or _over_budget(evidence, settings.retrain)
+        why_not = _not_worth_it(gain, settings.retrain, settings.clock) or _over_budget(evidence, settings.retrain)
         if why_not is None:
             why = (reason, *judge(evidence, settings.drift).reasons, *_gain_reasons(gain))
             return Retraining("drift", why, prospect, gain)
@@ -56,7 +57,7 @@ def _gain_reasons(gain: float | None) -> tuple[str, ...]:
     return () if gain is None else (f"A retraining is expected to lower the served loss by {gain:.2%}.",)
 
 
-def _not_worth_it(gain: float | None, retrain: RetrainSettings) -> str | None:
+def _not_worth_it(gain: float | None, retrain: RetrainSettings, clock: Clock) -> str | None:
     """Return why the expected gain does not pay."""
     if gain is None:
         return None
@@ -68,11 +69,11 @@ def _not_worth_it(gain: float | None, retrain: RetrainSettings) -> str | None:
     if retrain.worth is None:
         return None
     cost = retrain.cost + retrain.cost_per_hour * retrain.duration / HOUR
-    days = (retrain.every or 4 * WEEK) / DAY
-    worth = 100.0 * gain * retrain.worth * days
+    until = retrain.every or 4 * WEEK
+    worth = 100.0 * gain * retrain.worth * until / DAY
     if worth >= cost:
         return None
-    return f"A retraining costs {cost:.2f} and is expected to be worth {worth:.2f} over {days:.0f} days."
+    return f"A retraining costs {cost:.2f} and is expected to be worth {worth:.2f} over {clock.span(until)}."
 
 
 def _over_budget(evidence: Evidence, retrain: RetrainSettings) -> str | None:
@@ -80,7 +81,7 @@ def _over_budget(evidence: Evidence, retrain: RetrainSettings) -> str | None:
     today = sum(moment > since for moment in evidence.retrainings)
     if today < retrain.per_day:
         return None
-    return f"There were {today} retrainings within a day, as many as retrain.per_day allows."
+    return f"There were {today} retrainings within {evidence.window.clock.day}, as many as retrain.per_day allows."
 
 
 def _bootstrap_reason(evidence: Evidence, last: int | None, settings: Settings) -> str | None:
@@ -91,7 +92,7 @@ def _bootstrap_reason(evidence: Evidence, last: int | None, settings: Settings) 
         return None
     return (
         f"There is no champion, and {evidence.examples} examples were gathered in the "
-        f"{about(now - evidence.first_event)} since the first event."
+        f"{settings.clock.span(now - evidence.first_event)} since the first event."
     )
 
 
@@ -116,4 +117,5 @@ def _schedule_reason(evidence: Evidence, last: int | None, settings: Settings) -
     if every is None or now < since + every:
         return None
     what = "first event was" if last is None else "latest retraining was decided"
-    return f"The {what} at {format_time(since)}; a retraining is due every {about(every)}."
+    clock = settings.clock
+    return f"The {what} at {clock.moment(since)}; a retraining is due every {clock.span(every)}."

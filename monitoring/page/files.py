@@ -71,13 +71,14 @@ class Pages:
 
     def _index(self, entry: Entry, retrainings: list[Followed]) -> None:
         """Add a stage to the index; a page of older ones is there before they leave it."""
-        name, folder = self._project.settings.name, self._folder
+        settings, folder = self._project.settings, self._folder
+        name, clock = settings.name, settings.clock
         index, older = self._known().with_entry(entry).divided()
         if older:
-            sheet = sheet_page(name, index.sheets, older, retrainings)
+            sheet = sheet_page(name, index.sheets, older, retrainings, clock)
             _replace(folder / sheet_file(index.sheets), sheet)
         _replace(folder / STATE, json.dumps(index.to_json()))
-        _replace(folder / INDEX, index_page(name, index, retrainings))
+        _replace(folder / INDEX, index_page(name, index, retrainings, clock))
 
     def _known(self) -> Index:
         try:

@@ -355,7 +355,7 @@ def test_drift_retrains_only_where_it_is_worth_it():
     assert decision.gain == pytest.approx(0.01)
     decision, _ = decide(grown, PolicyState(champion=1), dear)
     assert decision.trigger is None
-    assert "costs 1000.00 and is expected to be worth 28.00 over 28 days" in decision.sentence
+    assert "costs 1000.00 and is expected to be worth 28.00 over 28d" in decision.sentence
     decision, _ = decide(replace(grown, examples=1_010), PolicyState(champion=1), cheap)
     assert "less than retrain.min_gain" in decision.sentence
     decision, _ = decide(replace(grown, retrainings=(1, 2)), PolicyState(champion=1), make_settings(per_day=2))
