@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,13 +114,31 @@ def test_a_stream_of_rows_speaks_of_rows_alone(found):
     policy = result["policies"]["drift"]
     first = policy["retrainings"][0]
     assert first["effective_at"] - first["decided_at"] == 10, "what retrain.duration is for a stream of rows"
-    assert "examples were gathered in the 2,000 rows since the first event" in " ".join(first["why"])
+    assert "examples were gathered in the 2,200 rows since the first event" in " ".join(first["why"])
     (alert, *_) = policy["alerted"]
     assert alert["window"] == f"row-{alert['from']}_{alert['stage']}"
     assert f"window from row {alert['from']:,}" in page
     for text in (json.dumps(result), output, page):
         assert "2000-" not in text and not re.search(r"once in [\d.]+(d|h|m|s)\b", text)
     assert re.search(r"once in [\d,]+ rows \(limit: once in 50,000 rows\)", json.dumps(result))
+
+
+def test_every_key_of_the_json_is_documented(found):
+    assert_documented(found[0])
+
+
+def assert_documented(result):
+    """Every key that is no name of a policy, an expert, a metric or a period is in the docs."""
+    text = (Path(__file__).parents[2] / "docs" / "backtest.md").read_text().partition("## What comes out")[2]
+    documented = set(re.findall(r"`([a-z_]+)`", text.partition("\n## ")[0]))
+    periods = {period for policy in result["policies"].values() for period in policy["monthly"]}
+    names = {*result["policies"], *result["metrics"], *periods, "champion", "linear", "tree", "prior", "no_change"}
+    assert keys_of(result) - names <= documented
+
+
+def keys_of(value):
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return (set(value) if isinstance(value, dict) else set()).union(*map(keys_of, inside))
 
 
 def test_two_runs_give_the_same(tmp_path):
@@ -164,6 +183,7 @@ def test_with_an_injection_two_runs_give_the_same(tmp_path):
     folder, specs = write(tmp_path), ("gradual:x:+1.5sd@2500rows/1000rows", "outage@4800rows/50rows")
     first, second = (without_seconds(run(folder, "never", *specs)[0]) for _ in range(2))
     assert first == second
+    assert_documented(first)
     assert first["injected"][0]["amount"] == pytest.approx(1.5, rel=0.1)
     assert first["injected"][1] == {"spec": specs[1], "events": 50, "labels": 50}
     assert first["rows"]["events"] == ROWS - 50
@@ -194,6 +214,7 @@ def test_labels_turned_round_for_a_while_are_kept_out_of_training(tmp_path, monk
     changes = {"retrain": {"min_examples": 500, "every": "1000 rows"}}
     result, _ = run(write(tmp_path, **changes), "drift", "flip@3700rows/500rows")
     policy = result["policies"]["drift"]
+    assert_documented(result)
     (window,) = policy["quarantined"]
     assert (window["from"], window["to"]) == (3_700, 4_200)
     assert "contradict the champion" in window["reasons"][0]
