@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.audit import Trigger
@@ -12,6 +13,9 @@ from core.settings import Settings
 from monitoring.decision import PolicyState
 from monitoring.gain import Prospect, expected_gain, growth
 from monitoring.judgement import Evidence, judge
+
+_NAMED = 3
+"""Windows that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,36 @@ def _drift_reason(evidence: Evidence, state: PolicyState, settings: Settings) ->
     if not settings.retrain.on_drift or (last is not None and now < last + drift.cooldown):
         return None
     own = state.data if evidence.window.stage == "data" else state.labels
-    drifted = {verdict.start for verdict in (*state.data, *state.labels) if verdict.drifted}
-    count = sum(verdict.start in drifted for verdict in own)
+    drifted = _drifted(state)
+    starts = [verdict.start for verdict in own if verdict.start in drifted]
+    count = len(starts)
     judged_now = bool(own) and own[-1].start == evidence.window.start
     if not judged_now or own[-1].start not in drifted or count < drift.persistence:
         return None
     limit = f"{drift.persistence} of {drift.of_windows}"
-    return f"{count} of the latest {len(own)} judged windows have drifted (limit {limit})."
+    which = _named(starts, drifted, settings.clock)
+    return f"{count} of the latest {len(own)} judged windows have drifted (limit {limit}): {which}."
+
+
+def _drifted(state: PolicyState) -> dict[int, list[str]]:
+    """Return the starts of the windows that either stage found drifted, and the names of what has."""
+    found: dict[int, list[str]] = {}
+    for verdict in (*state.data, *state.labels):
+        if verdict.drifted:
+            names = found.setdefault(verdict.start, [])
+            names += [name for name in verdict.what if name not in names]
+    return found
+
+
+def _named(starts: Sequence[int], drifted: Mapping[int, Sequence[str]], clock: Clock) -> str:
+    """Say which windows have drifted and what of them, the latest if there are many."""
+    told = [f"that from {clock.moment(start)}" + _inside(drifted[start]) for start in starts[-_NAMED:]]
+    earlier = f"{len(starts) - _NAMED} earlier, " if len(starts) > _NAMED else ""
+    return earlier + ", ".join(told)
+
+
+def _inside(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _schedule_reason(evidence: Evidence, last: int | None, settings: Settings) -> str | None:

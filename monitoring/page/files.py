@@ -95,6 +95,7 @@ def _entry(
 ) -> Entry:
     stage, html = found.stage, found.report.html
     decided = of_window(retrainings, stage) if decision.trigger else []
+    sentence = sentence_of(judgement, decision)
     return Entry(
         stage.name,
         stage.start,
@@ -102,10 +103,12 @@ def _entry(
         stage.stage,
         judgement.verdict,
         decision.action,
-        sentence_of(judgement, decision),
+        sentence,
         page_file(stage.name) if has_page else None,
         html.name if html else None,
         decided[-1].key if decided else None,
+        alerted=bool(decision.alert),
+        also=" ".join(reason for reason in decision.alert if reason not in sentence),
     )
 
 

@@ -23,7 +23,10 @@ _LOUD = {"retrain", "quarantine", "alert"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A stage on the index; file names are those of its page and of Evidently's report."""
+    """A stage on the index; file names are those of its page and of Evidently's report.
+
+    Where an alert was sent for it besides what was decided, `also` is what that says and the sentence does not.
+    """
 
     name: str
     start: int
@@ -35,6 +38,8 @@ class Entry:
     page: str | None
     report: str | None
     retraining: str | None = None
+    alerted: bool = False
+    also: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,11 @@ def _row(entry: Entry, retraining: Followed | None, clock: Clock) -> Markup:
         links.append(element("a", "page", href=entry.page))
     if entry.report is not None:
         links += [" · " if links else "", element("a", "Evidently", href=entry.report)]
+    if entry.alerted and action != "alert":
+        action = f"{action}, alert"
     said: list[object] = [why]
+    if entry.also:
+        said.append(element("div", f"alert: {entry.also}"))
     if retraining is not None:
         said.append(element("div", element("small", _became(retraining))))
     return element(

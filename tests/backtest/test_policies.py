@@ -69,7 +69,7 @@ def test_what_is_no_policy_is_said(text, said):
 def test_where_rows_are_the_time_a_period_in_rows_is_proposed():
     content = {key: value for key, value in CONTENT.items() if key != "time"} | {"replay": {"file": "rows.csv"}}
     assert parse_policies("every:500 rows", content, "headrace.yaml")[0].settings.retrain.every == 500 * ROW
-    with pytest.raises(UsageError, match="'every:0 rows': the period is no time at all; write a .* every:4000rows"):
+    with pytest.raises(UsageError, match=r"'every:0 rows': the period is no time at all; write a .* every:4000rows"):
         parse_policies("every:0 rows", content, "headrace.yaml")
 
 
