@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from core.durations import parse_duration
+from core.durations import SECOND, parse_duration
 from core.errors import UsageError
 from core.project import parse_settings
+from core.recorded import ROW_TIME
 from core.settings import Settings
 
 _PARTS = re.compile(r"[^,{}]+(?:\{[^{}]*\})?")
@@ -94,20 +95,34 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
 
 def _periodic(name: str, text: str, content: Mapping[str, Any], where: str) -> Policy:
     """Read the period and, behind a plus, when after the bootstrap the first of them comes."""
-    period, plus, first = text.partition("+")
+    period, plus, first = (part.strip() for part in text.partition("+"))
+    usual = "4000rows" if _changed(content, {}, where).time == ROW_TIME else "28d"
+    write = f"write a period such as every:{usual}, or always for a retraining whenever a window closes"
+    _check_period(name, period, "the period", write)
+    if plus:
+        _check_period(name, first, "what follows the plus", f"write every:{period}+{period}, or leave the plus out")
     settings, opening = (
-        _changed(content, {"retrain.every": _period(each), **_UNMOVED}, where)
+        _changed(content, {"retrain.every": each, **_UNMOVED}, f"{where} ({name})")
         for each in (period, first if plus else period)
     )
     return Policy(name, settings, opening if plus else None)
 
 
-def _period(text: str) -> str:
+def _check_period(name: str, text: str, what: str, write: str) -> None:
+    """Refuse what is no length of time, or none that a retraining can wait.
+
+    Raises
+    ------
+    UsageError
+        With what to write instead.
+    """
     try:
-        parse_duration(text)
+        length = parse_duration(text) if text else 0
     except ValueError as error:
-        raise UsageError(f"--policies: every:{text}: {error}") from error
-    return text
+        raise UsageError(f"--policies: {name}: {error}") from error
+    if length < SECOND:
+        problem = "is too short" if length else "is no time at all" if text else "is missing"
+        raise UsageError(f"--policies: {name!r}: {what} {problem}; {write}")
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from backtest.simulation import Outcome
 from backtest.tape import Tape
-from core.durations import ROW, format_duration, format_time
+from core.clocks import Clock
+from core.durations import ROW
 from core.metrics import METRICS, SMALLER_IS_BETTER, loss, score
 from core.predictions import Prediction, is_sane
 from core.recorded import FIRST_ROW, ROW_TIME
@@ -72,16 +73,16 @@ def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> 
 def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return everything as JSON values; equal from run to run but for what is called seconds."""
     common = common_rows(tape, outcomes, settings)
-    metrics = METRICS[settings.task]
+    metrics, clock = METRICS[settings.task], settings.clock
     return {
         "project": settings.name,
         "task": settings.task,
         "metrics": {name: "smaller" if name in SMALLER_IS_BETTER else "larger" for name in metrics},
-        "time": "rows" if settings.time == ROW_TIME else "UTC",
-        "window": format_duration(settings.windows.span),
+        "time": clock.name,
+        "window": clock.setting(settings.windows.span),
         "rows": {"events": len(tape.online), "labels": len(tape.outcomes), "common": len(common.rows)},
-        "first_event": format_time(tape.first_event),
-        "last_event": format_time(int(milliseconds(tape.tables.whole(PREDICTIONS)["event_time"]).max())),
+        "first_event": clock.to_json(tape.first_event),
+        "last_event": clock.to_json(int(milliseconds(tape.tables.whole(PREDICTIONS)["event_time"]).max())),
         "policies": {outcome.policy.name: _of_policy(outcome, common, settings) for outcome in outcomes},
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
@@ -97,12 +98,12 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
             columns[expert.name] = [online[row][expert.name] for row in common.rows]
     whole = _metrics(columns, common.outcomes, settings)
     monthly = {period: _metrics(*_part(columns, common, period), settings) for period in dict.fromkeys(common.periods)}
-    done = outcome.retrainings
+    done, write = outcome.retrainings, settings.clock.to_json
     return {
         **whole,
         "mean_monthly": _means(monthly),
         "monthly": monthly,
-        "over_time": _over_time(columns, common),
+        "over_time": _over_time(columns, common, settings.clock),
         "retrains": len(done),
         "promoted": sum(one.attempt.champion is not None for one in done),
         "train_seconds": round(sum(one.attempt.seconds for one in done), 2),
@@ -111,8 +112,8 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
         "retrainings": [
             {
                 "trigger": one.trigger,
-                "decided_at": format_time(one.decided_at),
-                "effective_at": format_time(one.effective_at),
+                "decided_at": write(one.decided_at),
+                "effective_at": write(one.effective_at),
                 "promoted": one.attempt.champion is not None,
                 "rows": one.attempt.rows,
                 "why": list(one.why),
@@ -124,15 +125,15 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
         "alerted": [
             {
                 "window": alert.stage.name,
-                "from": format_time(alert.stage.start),
+                "from": write(alert.stage.start),
                 "stage": alert.stage.stage,
-                "due": format_time(alert.stage.due),
+                "due": write(alert.stage.due),
                 "reasons": list(alert.reasons),
             }
             for alert in outcome.alerts
         ],
         "quarantined": [
-            {"from": format_time(start), "to": format_time(end), "reasons": list(reasons)}
+            {"from": write(start), "to": write(end), "reasons": list(reasons)}
             for (start, end), reasons in outcome.quarantined.items()
         ],
     }
@@ -143,14 +144,14 @@ def _metrics(columns: Mapping[str, Sequence[Prediction]], outcomes: Sequence[Any
     return {metric: {name: found[metric] for name, found in scores.items()} for metric in METRICS[settings.task]}
 
 
-def _over_time(columns: Mapping[str, Sequence[Prediction]], common: Common) -> dict[str, Any]:
+def _over_time(columns: Mapping[str, Sequence[Prediction]], common: Common, clock: Clock) -> dict[str, Any]:
     """Return each window that holds common rows: where it starts, how many, and the mean loss of each prediction."""
     starts, places, counts = np.unique(common.windows, return_inverse=True, return_counts=True)
     means = {}
     for name, values in columns.items():
         losses = [loss(value, outcome) for value, outcome in zip(values, common.outcomes, strict=True)]
         means[name] = (np.bincount(places, losses, len(starts)) / counts).tolist()
-    return {"from": [format_time(start) for start in starts.tolist()], "rows": counts.tolist(), "loss": means}
+    return {"from": [clock.to_json(start) for start in starts.tolist()], "rows": counts.tolist(), "loss": means}
 
 
 def _part(

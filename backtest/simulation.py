@@ -152,8 +152,9 @@ class Simulation:
     def run(self) -> Outcome:
         """Replay the whole stream."""
         settings, tape = self._settings, self._tape
-        progress = start_progress(tape.first_event, settings.windows.span)
-        for stage in due_stages(progress, settings.windows.span, settings.label.horizon, tape.end):
+        span, horizon = settings.windows.span, settings.label.horizon
+        progress = start_progress(tape.first_event, span)
+        for stage in due_stages(progress, span, horizon, tape.end, settings.clock):
             self._reach(stage.due)
             if self._policy.batch:
                 self._look(stage)

@@ -22,7 +22,7 @@ from cli.options import (
     write_file,
     write_json,
 )
-from core.durations import format_time
+from core.clocks import Clock
 from core.errors import UsageError
 from core.project import load_project, settings_file
 
@@ -87,7 +87,9 @@ def backtest(
     for policy in chosen:
         began = time.monotonic()
         tell = _telling(f"{policy.name}: " + "{}")
-        outcomes.append(Simulation(tape, policy, trainer, unlearner, partial(_tell_time, tell)).run())
+        outcomes.append(
+            Simulation(tape, policy, trainer, unlearner, partial(_tell_time, tell, loaded.settings.clock)).run()
+        )
         seconds[policy.name] = time.monotonic() - began
     found = result(tape, outcomes, loaded.settings, seconds)
     if injectors:
@@ -113,8 +115,8 @@ def _telling(text: str) -> Callable[[Any], None]:
     return tell
 
 
-def _tell_time(tell: Callable[[Any], None], moment: int) -> None:
-    tell(format_time(moment))
+def _tell_time(tell: Callable[[Any], None], clock: Clock, moment: int) -> None:
+    tell(clock.moment(moment))
 
 
 def _show(found: dict[str, Any]) -> None:

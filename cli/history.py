@@ -15,6 +15,7 @@ from cli.options import json_option, project_argument, write_json
 from cli.trail import MOVES, about, move_line, version_lines
 from core.audit import Ledger, RecordKind
 from core.chain import ChainCheck
+from core.clocks import Clock
 from core.errors import UsageError
 from core.project import Project, load_project
 
@@ -51,20 +52,20 @@ def history(
     if json_file:
         write_json(chosen, json_file)
         return
-    for line in _lines(entries, chosen, promotions, number):
+    for line in _lines(entries, chosen, promotions, number, loaded.settings.clock):
         click.echo(line)
     if not chosen:
         click.echo("nothing yet" if number is None else f"nothing about version {number}", err=True)
 
 
 def _lines(
-    entries: list[dict[str, Any]], chosen: list[dict[str, Any]], promotions: bool, number: int | None
+    entries: list[dict[str, Any]], chosen: list[dict[str, Any]], promotions: bool, number: int | None, clock: Clock
 ) -> Iterable[str]:
     if promotions:
         return [move_line(entry, entries) for entry in chosen]
     if number is not None:
-        return version_lines(number, chosen)
-    return [history_line(entry) for entry in chosen]
+        return version_lines(number, chosen, clock)
+    return [history_line(entry, clock) for entry in chosen]
 
 
 def _verify(project: Project, noted: str | None, json_file: str | None) -> int:

@@ -11,6 +11,7 @@ import click
 
 from cli.options import json_option, project_argument, write_json
 from core.audit import DISPATCH_PROBLEM, Ledger, LedgerRecord
+from core.clocks import Clock
 from core.durations import format_time
 from core.project import Project, load_project
 from core.status import is_alive, read_instances, read_status
@@ -33,7 +34,7 @@ def status(project: Path, json_file: str | None, check: str | None) -> None:
     if json_file:
         write_json(content, json_file)
     else:
-        click.echo("\n".join(_status_lines(content)))
+        click.echo("\n".join(_status_lines(content, loaded.settings.clock)))
 
 
 def history_of(project: Project) -> list[dict[str, Any]]:
@@ -42,17 +43,17 @@ def history_of(project: Project) -> list[dict[str, Any]]:
         return []
     ledger = Ledger(project.ledger)
     try:
-        return [as_json(record) for record in ledger.history()]
+        return [as_json(record, project.settings.clock) for record in ledger.history()]
     finally:
         ledger.close()
 
 
-def as_json(record: LedgerRecord) -> dict[str, Any]:
-    """Return one record with its times as text."""
+def as_json(record: LedgerRecord, clock: Clock) -> dict[str, Any]:
+    """Return one record with its times as JSON gets them."""
     return {
         "kind": record.kind,
         "key": record.key,
-        "event_time": None if record.event_time is None else format_time(record.event_time),
+        "event_time": None if record.event_time is None else clock.to_json(record.event_time),
         "written_at": format_time(round(record.written_at * 1000)),
         **{name: value for name, value in record.body.items() if name not in ("kind", "key")},
     }
@@ -64,9 +65,10 @@ _ABOUT_WINDOWS = {
 }
 
 
-def history_line(entry: dict[str, Any]) -> str:
+def history_line(entry: dict[str, Any], clock: Clock) -> str:
     """Return one record as a line: event time, kind, and its gist."""
-    when = (entry["event_time"] or "-").removesuffix(":00Z").replace("T", " ")
+    at = entry["event_time"]
+    when = "-" if at is None else clock.brief(clock.from_json(at))
     return f"{when:17} {entry['kind']:11} {_gist(entry)}"
 
 
@@ -138,7 +140,7 @@ def _check(project: Project, service: str) -> int:
     return 0
 
 
-def _status_lines(content: dict[str, Any]) -> list[str]:
+def _status_lines(content: dict[str, Any], clock: Clock) -> list[str]:
     lines = [f"{content['project']}  ({content['state']})"]
     for one in content["worker"]["instances"]:
         has = ", ".join(one["partitions"]) or "none yet"
@@ -148,7 +150,7 @@ def _status_lines(content: dict[str, Any]) -> list[str]:
     monitor = content["monitor"]
     lines.append(f"  monitor  {'runs, process ' + str(monitor['pid']) if monitor['alive'] else 'does not run'}")
     for number, part in sorted((content["worker"].get("partitions") or {}).items()):
-        lines += _partition_lines(number, part)
+        lines += _partition_lines(number, part, clock)
     version = content["champion"]["version"]
     lines.append(f"  champion {version if version is not None else 'none yet'}")
     if problem := content["worker"].get("champion_problem"):
@@ -163,12 +165,12 @@ def _status_lines(content: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _partition_lines(number: str, part: dict[str, Any]) -> list[str]:
+def _partition_lines(number: str, part: dict[str, Any], clock: Clock) -> list[str]:
     events, labels = part["books"]["events"], part["books"]["labels"]
     losses = ", ".join(f"{name} {value:.4f}" for name, value in part["loss"].items())
     weights = ", ".join(f"{name} {value:.2f}" for name, value in part["weights"].items())
     return [
-        f"  partition {number}: {'at ' + format_time(part['clock']) if part['clock'] else 'before the first record'}",
+        f"  partition {number}: {'at ' + clock.moment(part['clock']) if part['clock'] else 'before the first record'}",
         "    events   " + ", ".join(f"{count:,} {name}" for name, count in events.items() if count),
         "    labels   " + ", ".join(f"{count:,} {name}" for name, count in labels.items() if count),
         f"    loss     {losses or 'nothing scored yet'} ({part['scored']:,} rows)",

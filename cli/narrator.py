@@ -11,7 +11,7 @@ import click
 
 from cli.inspect import as_json, history_line
 from core.audit import Ledger
-from core.durations import format_time
+from core.clocks import Clock
 from core.project import Project
 from core.status import read_status
 
@@ -42,6 +42,7 @@ class Narrator:
 
     def __init__(self, project: Project, began: float) -> None:
         self._project = project
+        self._clock = project.settings.clock
         self._began = began
         self._ledger = Ledger(project.ledger)
         self._told = len(self._ledger.history())
@@ -82,8 +83,8 @@ class Narrator:
             self._say(f"the first predictions are out; {predicted:,} so far", "green")
         records = self._ledger.history()
         for record in records[self._told :]:
-            entry = as_json(record)
-            self._say(history_line(entry), _COLOURS.get(entry["kind"]))
+            entry = as_json(record, self._clock)
+            self._say(history_line(entry, self._clock), _COLOURS.get(entry["kind"]))
         self._told = len(records)
         champion = status.get("champion")
         if champion is not None and champion != self._champion:
@@ -91,15 +92,15 @@ class Narrator:
             self._say(f"the worker swapped champion {champion} in, between two records", "green")
         if predicted and time.monotonic() - self._last_progress >= _PROGRESS_EVERY_S:
             self._last_progress = time.monotonic()
-            self._say(_progress(partitions, predicted))
+            self._say(_progress(partitions, predicted, self._clock))
 
     def _say(self, text: str, colour: str | None = None) -> None:
         elapsed = time.monotonic() - self._began
         click.secho(f"{elapsed:6.1f} s  {text}", fg=colour)
 
 
-def _progress(partitions: list[dict[str, Any]], predicted: int) -> str:
-    clock = format_time(min(part["clock"] for part in partitions))[:10]
+def _progress(partitions: list[dict[str, Any]], predicted: int, clock: Clock) -> str:
+    reached = clock.moment(min(part["clock"] for part in partitions)).split("T")[0]
     rows = sum(part["scored"] for part in partitions)
     names = list(dict.fromkeys(name for part in partitions for name in part["loss"]))
     losses = []
@@ -107,4 +108,4 @@ def _progress(partitions: list[dict[str, Any]], predicted: int) -> str:
         parts = [part for part in partitions if name in part["loss"]]
         weight = sum(part["scored"] for part in parts)
         losses.append(f"{name} {sum(part['loss'][name] * part['scored'] for part in parts) / weight:.4f}")
-    return f"{clock}  {predicted:>7,} events predicted; loss over {rows:,} labels: {', '.join(losses) or '-'}"
+    return f"{reached}  {predicted:>7,} events predicted; loss over {rows:,} labels: {', '.join(losses) or '-'}"

@@ -27,7 +27,6 @@ from cli.options import (
     write_json,
 )
 from core.audit import Ledger, RetrainRequest
-from core.durations import format_time
 from core.errors import AlreadyRunningError, UsageError
 from core.project import Project, load_project
 from core.status import is_alive, read_status
@@ -60,7 +59,9 @@ def retrain(project: Path, json_file: str | None, trigger: str, who: str | None,
     keep_from_demo(loaded.state)
     ledger = Ledger(loaded.ledger)
     request = _request(loaded, ledger, trigger, who or user(), why)
-    click.echo(f"requested {request.id}, with what was known at {format_time(request.event_time)}", err=True)
+    click.echo(
+        f"requested {request.id}, with what was known at {loaded.settings.clock.moment(request.event_time)}", err=True
+    )
     with _dispatched(loaded, ledger, request, stop):
         closed = _await_end(ledger, request, stop)
     if closed.status not in _EXIT:
@@ -98,7 +99,7 @@ def _request(project: Project, ledger: Ledger, trigger: str, who: str, why: str 
     if event_time <= 0:
         raise UsageError(f"{project.state}: no labelled examples yet; let 'headrace worker' run first")
     request = RetrainRequest(
-        id=f"{trigger}-{format_time(event_time)}-{time.time_ns() // 1_000_000:x}",
+        id=f"{trigger}-{project.settings.clock.key(event_time)}-{time.time_ns() // 1_000_000:x}",
         trigger=trigger,
         event_time=event_time,
         effective_at=event_time,

@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from core.clocks import Clock
+
 Entry = Mapping[str, Any]
 MOVES = ("promotion", "rollback")
 _WIDTH = 120
@@ -49,13 +51,13 @@ def about(version: int, entries: Sequence[Entry]) -> list[Any]:
     return [entry for entry in entries if id(entry) in chosen]
 
 
-def version_lines(version: int, entries: Iterable[Entry]) -> list[str]:
+def version_lines(version: int, entries: Iterable[Entry], clock: Clock) -> list[str]:
     """Return the records about a version as a report."""
     lines = [f"version {version}"]
     for entry in entries:
         said = {"gate": _gate_lines, "retraining": _retraining_lines, **dict.fromkeys(MOVES, _move_lines)}
         rows = said.get(entry["kind"], _reason_lines)(entry)
-        lines += ["", f"{entry['kind']:{_INDENT}}{_minute(entry['written_at'])} UTC{_in_the_stream(entry)}"]
+        lines += ["", f"{entry['kind']:{_INDENT}}{_minute(entry['written_at'])} UTC{_in_the_stream(entry, clock)}"]
         for name, text in rows:
             first = f"  {name:{_INDENT - 2}}"
             lines += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=" " * _INDENT) or [first]
@@ -136,8 +138,9 @@ def _move_lines(entry: Entry) -> list[tuple[str, str]]:
     return [*rows, ("aliases", ", ".join(moved))] if moved else rows
 
 
-def _in_the_stream(entry: Entry) -> str:
-    return f", stream at {_minute(entry['event_time'])}" if entry.get("event_time") else ""
+def _in_the_stream(entry: Entry, clock: Clock) -> str:
+    at = entry.get("event_time")
+    return "" if at is None else f", stream at {clock.brief(clock.from_json(at))}"
 
 
 def _short_digest(recipe: Mapping[str, Any] | None) -> str:

@@ -18,7 +18,8 @@ import yaml
 from pydantic import ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from core.durations import format_duration, parse_duration
+from core.clocks import ROW_CLOCK, UTC_CLOCK
+from core.durations import parse_duration
 from core.errors import ProjectCodeError, SettingsError
 from core.records import outcome_reader
 from core.setting_types import AS_WRITTEN, Section
@@ -251,7 +252,8 @@ def _problem(item: dict[str, Any], location: list[Any], written: str) -> str:
     if kind == "string_pattern_mismatch":
         return f"{item['input']!r} does not match {item['ctx']['pattern']}; rename it"
     if kind in _LIMITS and _is_duration(written):
-        return f"{_LIMITS[kind]} {format_duration(next(iter(item['ctx'].values())))} (got {written!r})"
+        clock = ROW_CLOCK if "row" in written.lower() else UTC_CLOCK
+        return f"{_LIMITS[kind]} {clock.setting(next(iter(item['ctx'].values())))} (got {written!r})"
     return (
         f"{message[:1].lower()}{message[1:]} (got {item['input']!r})"
         if not isinstance(item["input"], dict)

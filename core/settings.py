@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from core.clocks import Clock, clock_of
 from core.durations import WEEK
 from core.loop_settings import (
     AlertSettings,
@@ -141,6 +142,11 @@ class Settings(Section):
     @property
     def _label_paths(self) -> list[str]:
         return [self.label.id or self.id, self.label.path, *([self.label.time] if self.label.time else [])]
+
+    @property
+    def clock(self) -> Clock:
+        """How moments and spans of the stream are written."""
+        return clock_of(self.time)
 
     @property
     def events_topic(self) -> str:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from core.audit import Ledger, RetrainRequest
-from core.durations import format_duration, format_time
 from core.errors import HeadraceError, StoreError, UsageError
 from core.progress import stream_of
 from core.project import Project
@@ -235,13 +234,13 @@ def progress(project: Project, store: TableStore) -> int:
 
 
 def _too_early(project: Project, ledger: Ledger, event_time: int) -> str | None:
-    every = project.settings.retrain.every
+    every, clock = project.settings.retrain.every, project.settings.clock
     if every is None:
         return "retrain.every is null: no retraining on schedule"
     times = [record.event_time for record in ledger.history("retraining") if record.event_time is not None]
     if times and event_time - max(times) < every:
         return (
-            f"the last retraining was at {format_time(max(times))} in event time, less than "
-            f"{format_duration(every)} (retrain.every) before {format_time(event_time)}"
+            f"the last retraining was at {clock.moment(max(times))} in event time, less than "
+            f"{clock.span(every)} (retrain.every) before {clock.moment(event_time)}"
         )
     return None

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from core.audit import CHALLENGER_BLEND, Ledger
 from core.batch_model import FittedModel
-from core.durations import format_time
 from core.errors import RegistryError, StoreError
 from core.project import Project
 from core.quarantine import Span, quarantined
@@ -161,13 +160,17 @@ class Retraining:
         self._stop_for(data_problems(self._train.outcomes, settings))
         if not (enough := rows_gate(held, settings.gates)).passed:
             self._fail_gate(enough)
-        return f"{train} rows to train, {held} held out from {format_time(self._split.start)}"
+        return f"{train} rows to train, {held} held out from {self.project.settings.clock.moment(self._split.start)}"
 
     def search(self) -> str:
         """Try the candidates."""
         self._found = search(self.project, self._train)
         best = self._found.best
-        history = "" if best.candidate.start is None else f", fitted from {format_time(best.candidate.start)} on"
+        history = (
+            ""
+            if best.candidate.start is None
+            else f", fitted from {self.project.settings.clock.moment(best.candidate.start)} on"
+        )
         return f"{best.candidate.family} of {len(self._found.trials)} trials, loss {best.loss:.5f}{history}"
 
     def fit(self) -> str:
@@ -203,7 +206,7 @@ class Retraining:
     def refit(self) -> str:
         """Fit the challenger's candidate again, on all mature rows."""
         self._final = fit(self.project, self._found.best.candidate, self._rows)
-        return f"fitted on {len(self._rows)} rows up to {format_time(data_cut(self._rows))}"
+        return f"fitted on {len(self._rows)} rows up to {self.project.settings.clock.moment(data_cut(self._rows))}"
 
     def register(self) -> str:
         """Register the refitted model with what it was made from."""

@@ -14,10 +14,11 @@ Action = Literal["ignore", "watch", "alert", "quarantine", "retrain"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judged window, remembered."""
+    """A judged window, remembered: where it starts (ms), whether it has drifted, and the names of what of it has."""
 
     start: int
     drifted: bool
+    what: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,20 @@ class PolicyState:
 
         Examples
         --------
-        >>> state = PolicyState(3, (Verdict(0, True),))
+        >>> state = PolicyState(3, (Verdict(0, True, ("temp",)), Verdict(9, False)))
         >>> PolicyState.from_json(state.to_json()) == state
         True
         """
         if body is None:
             return cls()
-        data, labels = (tuple(Verdict(**verdict) for verdict in body[name]) for name in ("data", "labels"))
+        data, labels = (tuple(map(_verdict, body[name])) for name in ("data", "labels"))
         names = ("champion", "last_retraining", "shortfall", "alerted_at", "volume_at")
         more = {name: body[name] for name in names if name in body}
         return cls(data=data, labels=labels, broken=tuple(body.get("broken", ())), **more)
+
+
+def _verdict(body: Mapping[str, Any]) -> Verdict:
+    return Verdict(body["start"], body["drifted"], tuple(body.get("what", ())))
 
 
 @dataclass(frozen=True)

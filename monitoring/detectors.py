@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from core.durations import format_time
+from core.clocks import UTC_CLOCK, Clock
 from core.tables import milliseconds, prediction_column
 from monitoring.rows import losses_of
 
@@ -84,7 +84,7 @@ def rises(previous: pa.Table, current: pa.Table, champion: int) -> tuple[Rise, .
     return tuple(rise for rise in found if rise is not None)
 
 
-def sentences(found: Sequence[Rise]) -> tuple[str, ...]:
+def sentences(found: Sequence[Rise], clock: Clock = UTC_CLOCK) -> tuple[str, ...]:
     """Return a sentence about each loss that rises, with the first detector's numbers.
 
     Examples
@@ -96,7 +96,7 @@ def sentences(found: Sequence[Rise]) -> tuple[str, ...]:
     for loss in dict.fromkeys(rise.loss for rise in found):
         first, *more = [rise for rise in found if rise.loss == loss]
         who = f"{first.detector} sees" if not more else f"{first.detector} and {more[0].detector} see"
-        what = f"from {first.before:.3g} to {first.after:.3g} at {format_time(first.at)}"
+        what = f"from {first.before:.3g} to {first.after:.3g} at {clock.moment(first.at)}"
         said.append(f"{who} the {_WHOSE[loss]} loss rise {what}.")
     return tuple(said)
 

@@ -96,7 +96,7 @@ class Inspection:
             prediction_chance=self.prediction_chance,
             breaks=self.breaks,
             doubts=self.doubts,
-            detected=sentences(self.rises or ()),
+            detected=sentences(self.rises or (), self.stage.clock),
             volume=self.volume,
             problem=self.problem,
             examples=self.examples,

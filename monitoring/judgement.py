@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from core.durations import about, format_time
 from core.loop_settings import DriftSettings
 from core.quarantine import Span
 from monitoring.calibration import Signal, Surprise
@@ -27,6 +26,7 @@ FEATURE_THRESHOLD, LABEL_THRESHOLD, QUALITY_DROP = 0.5, 0.25, 0.25
 _STAGES = 2
 _CALM = 4.0
 _SHOWN = 5
+_LOSS = "champion's loss"
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,24 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a stage says of its window: drifted and why, or why it is not judged; calm if it is far from drifted."""
+    """What a stage says of its window: drifted and why, or why it is not judged; calm if it is far from drifted.
+
+    What has drifted is in `what` by its names, the farthest first, as short as it can be remembered.
+    """
 
     verdict: VerdictName
     reasons: tuple[str, ...] = ()
+    what: tuple[str, ...] = ()
     drifted_share: float | None = None
     calm: bool = False
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What has drifted: a sentence, and the names of what moved."""
+
+    reason: str
+    names: tuple[str, ...]
 
 
 def judge(evidence: Evidence, drift: DriftSettings) -> Judgement:
@@ -135,10 +147,12 @@ def judge(evidence: Evidence, drift: DriftSettings) -> Judgement:
         *(_surprise_reasons(evidence, drift) if is_calibrated(evidence, drift) else _fixed_reasons(evidence, drift)),
         _prediction_reason(evidence, drift),
     ]
-    reasons = tuple(reason for reason in found if reason)
+    drifted = [one for one in found if one is not None]
+    reasons = tuple(one.reason for one in drifted)
     return Judgement(
         "drifted" if reasons else "steady",
         (*reasons, *evidence.detected) if reasons else (),
+        tuple(dict.fromkeys(name for one in drifted for name in one.names)),
         _share_moved(evidence, drift),
         calm=not reasons and (evidence.surprise is None or evidence.surprise.chance >= _CALM * _limit(evidence, drift)),
     )
@@ -151,7 +165,7 @@ def is_calibrated(evidence: Evidence, drift: DriftSettings) -> bool:
     return evidence.surprise is not None and all(limit is None for limit in own)
 
 
-def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[str | None]:
+def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[_Found | None]:
     surprise, window = evidence.surprise, evidence.window
     assert surprise is not None
     behind = _behind_reason(evidence, drift)
@@ -159,20 +173,22 @@ def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[str | No
         return [behind]
     once_in = (window.end - window.start) / _STAGES / max(surprise.chance, 1e-9)
     farthest = [signal for signal in surprise.moved if signal.distance > signal.usual] or surprise.moved[:1]
-    names = ", ".join(map(_far, farthest[:_SHOWN]))
+    shown = farthest[:_SHOWN]
+    names = ", ".join(map(_far, shown))
     more = f" and {len(farthest) - _SHOWN} more" if len(farthest) > _SHOWN else ""
-    return [
+    reason = (
         f"Unusual for {_what_is_usual(evidence)}: {names}{more}. "
-        f"Unchanged it would show as much once in {about(round(once_in))} "
-        f"(limit: once in {about(drift.false_alarms)}).",
-        behind,
-    ]
+        f"Unchanged it would show as much once in {window.clock.span(round(once_in))} "
+        f"(limit: once in {window.clock.span(drift.false_alarms)})."
+    )
+    return [_Found(reason, tuple(signal.name for signal in shown)), behind]
 
 
 def _what_is_usual(evidence: Evidence) -> str:
     if evidence.season is None:
         return "this stream"
-    return f"the season a year ago, {format_time(evidence.season[0])} to {format_time(evidence.season[1])}"
+    start, end = map(evidence.window.clock.moment, evidence.season)
+    return f"the season a year ago, {start} to {end}"
 
 
 def _far(signal: Signal) -> str:
@@ -181,18 +197,19 @@ def _far(signal: Signal) -> str:
     return f"{signal.name} {signal.distance:.2f} (usually around {signal.typical:.2f})"
 
 
-def _behind_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+def _behind_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:
     """The champion has fallen behind what is served, on the same rows: no hard week explains that."""
     shortfall = evidence.shortfall
     if shortfall is None or evidence.loss_rows < drift.min_rows or shortfall <= math.log1p(QUALITY_DROP):
         return None
-    return (
+    reason = (
         f"The champion's loss {evidence.champion_loss:.4f} has risen by {math.expm1(shortfall):.0%} "
         f"against that of the served prediction since its validation (limit {QUALITY_DROP:.0%})."
     )
+    return _Found(reason, (_LOSS,))
 
 
-def _prediction_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+def _prediction_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:
     """The served predictions moved far, and further than they usually do."""
     chance = evidence.prediction_chance
     if chance is not None and chance >= _limit(evidence, drift):
@@ -205,7 +222,7 @@ def _limit(evidence: Evidence, drift: DriftSettings) -> float:
     return min((evidence.window.end - evidence.window.start) / drift.false_alarms, 1.0) / _STAGES
 
 
-def _fixed_reasons(evidence: Evidence, drift: DriftSettings) -> list[str | None]:
+def _fixed_reasons(evidence: Evidence, drift: DriftSettings) -> list[_Found | None]:
     return [_features_reason(evidence, drift), _label_reason(evidence, drift), _quality_reason(evidence, drift)]
 
 
@@ -241,20 +258,21 @@ def _share_moved(evidence: Evidence, drift: DriftSettings) -> float | None:
     return len(_moved(evidence, drift)) / len(evidence.features) if evidence.features else None
 
 
-def _features_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+def _features_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:
     moved, share, total = _moved(evidence, drift), _share_moved(evidence, drift), len(evidence.features)
     if share is None or not _reaches(share, drift.feature_share):
         return None
     farthest = sorted(moved.items(), key=lambda item: (-item[1], item[0]))
     names = ", ".join(f"{name} {distance:.2f}" for name, distance in farthest[:_SHOWN])
     more = f" and {len(farthest) - _SHOWN} more" if len(farthest) > _SHOWN else ""
-    return (
+    reason = (
         f"{len(moved)} of {total} features moved by {feature_limit(drift):.2f} or more "
         f"(share {share:.2f}, limit {drift.feature_share:.2f}): {names}{more}."
     )
+    return _Found(reason, tuple(name for name, _ in farthest[:_SHOWN]))
 
 
-def _label_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+def _label_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:
     return _distance_reason("labels", evidence.label, label_limit(drift))
 
 
@@ -263,17 +281,18 @@ def label_limit(drift: DriftSettings) -> float:
     return LABEL_THRESHOLD if drift.label_threshold is None else drift.label_threshold
 
 
-def _distance_reason(what: str, distance: float | None, threshold: float) -> str | None:
+def _distance_reason(what: str, distance: float | None, threshold: float) -> _Found | None:
     if distance is None or not _reaches(distance, threshold):
         return None
-    return f"The {what} moved by {distance:.2f} (limit {threshold:.2f})."
+    return _Found(f"The {what} moved by {distance:.2f} (limit {threshold:.2f}).", (what,))
 
 
-def _quality_reason(evidence: Evidence, drift: DriftSettings) -> str | None:
+def _quality_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:
     loss, validation = evidence.champion_loss, evidence.validation_loss
     limit = QUALITY_DROP if drift.quality_drop is None else drift.quality_drop
     if loss is None or validation is None or evidence.loss_rows < drift.min_rows:
         return None
     if not math.isfinite(limit) or loss <= (1 + limit) * validation:
         return None
-    return f"The champion's mean loss {loss:.4f} is more than {limit:.0%} above its validation loss {validation:.4f}."
+    reason = f"The champion's mean loss {loss:.4f} is more than {limit:.0%} above its validation loss {validation:.4f}."
+    return _Found(reason, (_LOSS,))

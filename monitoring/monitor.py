@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from core.audit import DISPATCH_PROBLEM, Ledger, RecordKind, RetrainRequest
-from core.durations import format_time
 from core.errors import AlreadyRunningError, HeadraceError
 from core.locks import FileLock
 from core.progress import Stream, stream_of
@@ -175,7 +174,7 @@ class Monitor:
 
     def _due(self, cursor: Cursor, stream: Stream) -> Iterator[WindowStage]:
         span, horizon = self._settings.windows.span, self._settings.label.horizon
-        return due_stages(cursor.progress, span, horizon, stream.progress)
+        return due_stages(cursor.progress, span, horizon, stream.progress, self._settings.clock)
 
     def _process(self, due: Due) -> bool:
         """Take one stage from its rows to its records; return False, with nothing changed, if another process did it.
@@ -252,7 +251,7 @@ class Monitor:
     def _request(self, evidence: Evidence, decision: Decision) -> None:
         assert decision.trigger is not None
         due = evidence.window.due
-        key = f"{decision.trigger}-{format_time(due)}"
+        key = f"{decision.trigger}-{self._settings.clock.key(due)}"
         effective_at = due + self._settings.retrain.duration
         body = {**_about(evidence), "trigger": decision.trigger, "reasons": list(decision.reasons)}
         if decision.prospect is not None:
@@ -326,7 +325,8 @@ class Monitor:
 
 def _about(evidence: Evidence) -> dict[str, Any]:
     stage = evidence.window
+    start, end = map(stage.clock.to_json, (stage.start, stage.end))
     return {
-        "window": {"start": format_time(stage.start), "end": format_time(stage.end), "stage": stage.stage},
+        "window": {"start": start, "end": end, "stage": stage.stage},
         "champion": evidence.champion,
     }

@@ -96,7 +96,7 @@ def _with_breaks(evidence: Evidence, judgement: Judgement, state: PolicyState) -
 def _with_verdict(evidence: Evidence, judgement: Judgement, state: PolicyState, drift: DriftSettings) -> PolicyState:
     if judgement.verdict == "not judged":
         return state
-    verdict = Verdict(evidence.window.start, judgement.verdict == "drifted")
+    verdict = Verdict(evidence.window.start, judgement.verdict == "drifted", judgement.what)
     if evidence.window.stage == "data":
         return replace(state, data=(*state.data, verdict)[-drift.of_windows :])
     return replace(state, labels=(*state.labels, verdict)[-drift.of_windows :])

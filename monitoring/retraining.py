@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.audit import Trigger
-from core.durations import DAY, HOUR, WEEK, about, format_time
+from core.clocks import Clock
+from core.durations import DAY, HOUR, WEEK
 from core.loop_settings import RetrainSettings
 from core.settings import Settings
 from monitoring.decision import PolicyState
 from monitoring.gain import Prospect, expected_gain, growth
 from monitoring.judgement import Evidence, judge
+
+_NAMED = 3
+"""Windows that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ def retraining(evidence: Evidence, state: PolicyState, settings: Settings) -> Re
     prospect = _prospect(evidence, state, settings)
     gain = None if prospect is None else expected_gain(prospect, evidence.past)
     found = _found(evidence, state, settings)
-    why_not = _not_worth_it(gain, settings.retrain) or _over_budget(evidence, settings.retrain)
+    why_not = _not_worth_it(gain, settings.retrain, settings.clock) or _over_budget(evidence, settings.retrain)
     if found is not None and why_not is None:
         trigger, reasons = found
         return Retraining(trigger, (*reasons, *_gain_reasons(gain)), prospect, gain)
@@ -66,7 +71,7 @@ def _gain_reasons(gain: float | None) -> tuple[str, ...]:
     return () if gain is None else (f"A retraining is expected to lower the served loss by {gain:.2%}.",)
 
 
-def _not_worth_it(gain: float | None, retrain: RetrainSettings) -> str | None:
+def _not_worth_it(gain: float | None, retrain: RetrainSettings, clock: Clock) -> str | None:
     """Return why the expected gain does not pay."""
     if gain is None:
         return None
@@ -78,11 +83,11 @@ def _not_worth_it(gain: float | None, retrain: RetrainSettings) -> str | None:
     if retrain.worth is None:
         return None
     cost = retrain.cost + retrain.cost_per_hour * retrain.duration / HOUR
-    days = (retrain.every or 4 * WEEK) / DAY
-    worth = 100.0 * gain * retrain.worth * days
+    until = retrain.every or 4 * WEEK
+    worth = 100.0 * gain * retrain.worth * until / DAY
     if worth >= cost:
         return None
-    return f"A retraining costs {cost:.2f} and is expected to be worth {worth:.2f} over {days:.0f} days."
+    return f"A retraining costs {cost:.2f} and is expected to be worth {worth:.2f} over {clock.span(until)}."
 
 
 def _over_budget(evidence: Evidence, retrain: RetrainSettings) -> str | None:
@@ -90,7 +95,7 @@ def _over_budget(evidence: Evidence, retrain: RetrainSettings) -> str | None:
     today = sum(moment > since for moment in evidence.retrainings)
     if today < retrain.per_day:
         return None
-    return f"There were {today} retrainings within a day, as many as retrain.per_day allows."
+    return f"There were {today} retrainings within {evidence.window.clock.day}, as many as retrain.per_day allows."
 
 
 def _bootstrap_reason(evidence: Evidence, last: int | None, settings: Settings) -> str | None:
@@ -101,7 +106,7 @@ def _bootstrap_reason(evidence: Evidence, last: int | None, settings: Settings) 
         return None
     return (
         f"There is no champion, and {evidence.examples} examples were gathered in the "
-        f"{about(now - evidence.first_event)} since the first event."
+        f"{settings.clock.span(now - evidence.first_event)} since the first event."
     )
 
 
@@ -111,13 +116,36 @@ def _drift_reason(evidence: Evidence, state: PolicyState, settings: Settings) ->
     if not settings.retrain.on_drift:
         return None
     own = state.data if evidence.window.stage == "data" else state.labels
-    drifted = {verdict.start for verdict in (*state.data, *state.labels) if verdict.drifted}
-    count = sum(verdict.start in drifted for verdict in own)
+    drifted = _drifted(state)
+    starts = [verdict.start for verdict in own if verdict.start in drifted]
+    count = len(starts)
     judged_now = bool(own) and own[-1].start == evidence.window.start
     if not judged_now or own[-1].start not in drifted or count < drift.persistence:
         return None
     limit = f"{drift.persistence} of {drift.of_windows}"
-    return f"{count} of the latest {len(own)} judged windows have drifted (limit {limit})."
+    which = _named(starts, drifted, settings.clock)
+    return f"{count} of the latest {len(own)} judged windows have drifted (limit {limit}): {which}."
+
+
+def _drifted(state: PolicyState) -> dict[int, list[str]]:
+    """Return the starts of the windows that either stage found drifted, and the names of what has."""
+    found: dict[int, list[str]] = {}
+    for verdict in (*state.data, *state.labels):
+        if verdict.drifted:
+            names = found.setdefault(verdict.start, [])
+            names += [name for name in verdict.what if name not in names]
+    return found
+
+
+def _named(starts: Sequence[int], drifted: Mapping[int, Sequence[str]], clock: Clock) -> str:
+    """Say which windows have drifted and what of them, the latest if there are many."""
+    told = [f"that from {clock.moment(start)}" + _inside(drifted[start]) for start in starts[-_NAMED:]]
+    earlier = f"{len(starts) - _NAMED} earlier, " if len(starts) > _NAMED else ""
+    return earlier + ", ".join(told)
+
+
+def _inside(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _growth_reason(evidence: Evidence, settings: Settings) -> str | None:
@@ -138,4 +166,5 @@ def _schedule_reason(evidence: Evidence, last: int | None, settings: Settings) -
     if every is None or now < since + every:
         return None
     what = "first event was" if last is None else "latest retraining was decided"
-    return f"The {what} at {format_time(since)}; a retraining is due every {about(every)}."
+    clock = settings.clock
+    return f"The {what} at {clock.moment(since)}; a retraining is due every {clock.span(every)}."

@@ -134,4 +134,4 @@ def season_of(stage: WindowStage) -> WindowStage:
     margin = max(stage.end - stage.start, WEEK)
     first, last = stage.start // DAY * DAY, -(-stage.end // DAY) * DAY
     due = first + stage.due - stage.end
-    return WindowStage(first - YEAR - margin, last - YEAR + margin, stage.stage, due)
+    return WindowStage(first - YEAR - margin, last - YEAR + margin, stage.stage, due, stage.clock)

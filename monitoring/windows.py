@@ -11,12 +11,12 @@ stage       due                  what is judged
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
 
+from core.clocks import UTC_CLOCK, Clock
 from core.spans import window_origin
 from core.tables import TIMESTAMP
 
@@ -35,12 +35,15 @@ class WindowStage:
         What is judged.
     due : int
         Event time from which the stage may be judged, ms.
+    clock : Clock
+        How its moments are written for people.
     """
 
     start: int
     end: int
     stage: Stage
     due: int
+    clock: Clock = field(default=UTC_CLOCK, repr=False)
 
     @property
     def name(self) -> str:
@@ -51,7 +54,7 @@ class WindowStage:
         >>> WindowStage(0, 86_400_000, "data", 86_400_000).name
         '1970-01-01T00-00-00Z_data'
         """
-        return f"{_file_time(self.start)}_{self.stage}"
+        return self.sibling(self.stage)
 
     def before(self, number: int = 1) -> WindowStage:
         """Return the window so many before it, as known when this stage is due."""
@@ -60,7 +63,7 @@ class WindowStage:
 
     def sibling(self, stage: Stage) -> str:
         """Return the name of the given stage of the same window."""
-        return f"{_file_time(self.start)}_{stage}"
+        return f"{self.clock.key(self.start).replace(':', '-')}_{stage}"
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ def start_progress(first_event: int, span: int) -> Progress:
     return Progress(origin, origin, origin)
 
 
-def due_stages(progress: Progress, span: int, horizon: int, now: int) -> Iterator[WindowStage]:
+def due_stages(
+    progress: Progress, span: int, horizon: int, now: int, clock: Clock = UTC_CLOCK
+) -> Iterator[WindowStage]:
     """Yield the stages that are due and not done, in order of their due time.
 
     Of two that are due at once the older window's comes first. Changing `span` or `horizon` between
@@ -128,9 +133,11 @@ def due_stages(progress: Progress, span: int, horizon: int, now: int) -> Iterato
         Length of a window, and how long its labels may take, ms.
     now : int
         The stream's progress in event time, ms.
+    clock : Clock
+        The project's.
     """
-    data = _next(progress, span, "data", 0)
-    labels = _next(progress, span, "labels", horizon)
+    data = _next(progress, span, "data", 0, clock)
+    labels = _next(progress, span, "labels", horizon, clock)
     while min(data.due, labels.due) <= now:
         if labels.due <= data.due:
             yield labels
@@ -140,18 +147,14 @@ def due_stages(progress: Progress, span: int, horizon: int, now: int) -> Iterato
             data = _shifted(data, span)
 
 
-def _next(progress: Progress, span: int, stage: Stage, delay: int) -> WindowStage:
+def _next(progress: Progress, span: int, stage: Stage, delay: int, clock: Clock) -> WindowStage:
     whole = -(-(progress.done(stage) - progress.origin) // span)
     start = progress.origin + whole * span
-    return WindowStage(start, start + span, stage, start + span + delay)
+    return WindowStage(start, start + span, stage, start + span + delay, clock)
 
 
 def _shifted(stage: WindowStage, span: int) -> WindowStage:
     return replace(stage, start=stage.start + span, end=stage.end + span, due=stage.due + span)
-
-
-def _file_time(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
 _RISE = pa.struct(

@@ -15,9 +15,7 @@ from typing import Any
 
 import msgspec
 
-from core.durations import ROW, format_time
 from core.errors import UsageError
-from core.recorded import FIRST_ROW, ROW_TIME
 from core.records import outcome_reader, read_time
 from core.settings import Settings
 from streaming.injected_changes import GONE, Change, Mirrored, Permuted, Swapped
@@ -78,7 +76,7 @@ class Injector:
     def _said(self, end: int) -> str:
         assert self._span is not None
         time = self._span[end]
-        return f"row {(time - FIRST_ROW) // ROW}" if self._settings.time == ROW_TIME else format_time(time)
+        return self._settings.clock.moment(time)
 
     def _note(self, item: Item) -> int:
         """Take notice of an event, before anything of its time is changed; return its time, ms."""

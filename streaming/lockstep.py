@@ -18,7 +18,6 @@ import time
 from typing import Any
 
 from core.audit import Ledger, RetrainRequest
-from core.durations import format_time
 from core.errors import HeadraceError
 from core.project import Project
 from core.quarantine import unlearned
@@ -81,11 +80,12 @@ class LockstepPace:
 
     def _close_loop(self, boundary: int, say_time: SayTime) -> None:
         say_time(boundary)
-        self._await("worker", lambda status: _flushed_through(status) >= boundary, f"reach {format_time(boundary)}")
+        said = self._project.settings.clock.moment(boundary)
+        self._await("worker", lambda status: _flushed_through(status) >= boundary, f"reach {said}")
         self._await(
             "monitor",
             lambda status: status.get("evaluated_through", -1) >= boundary,
-            f"judge what is due at {format_time(boundary)}",
+            f"judge what is due at {said}",
         )
         windows = len(unlearned(self._ledger.history("unlearn")))
         self._await("worker", lambda status: _unlearned(status) >= windows, f"unlearn {windows} windows")

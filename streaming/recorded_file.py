@@ -73,7 +73,21 @@ def _read_csv(path: Path, settings: Settings) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=dict.fromkeys(texts, "str"))
     typed = _typed_columns(settings)
     mixed = [name for name in typed if name not in texts and name in table.columns and table[name].dtype.kind == "O"]
-    return table.assign(**{name: _cell_by_cell(table[name], bools=typed[name]) for name in mixed})
+    mended = {name: _cell_by_cell(table[name], bools=typed[name]) for name in mixed}
+    times = {settings.time, (settings.replay and settings.replay.label_time) or settings.time} - texts
+    numbers = [name for name in times if name in table.columns and _is_mostly_numbers(table[name])]
+    mended |= {name: _cell_by_cell(table[name], bools=False) for name in numbers}
+    return table.assign(**mended)
+
+
+def _is_mostly_numbers(column: pd.Series[Any]) -> bool:
+    """Tell whether a column that pandas read as text would be numbers but for some cells."""
+    import pandas as pd
+
+    if column.dtype.kind != "O":
+        return False
+    known = column.dropna()
+    return bool(pd.to_numeric(known, errors="coerce").notna().sum() * 2 > len(known))
 
 
 def _typed_columns(settings: Settings) -> dict[str, bool]:
@@ -122,10 +136,13 @@ def _check_columns(table: pd.DataFrame, path: Path, settings: Settings) -> None:
 
 def _times(column: pd.Series[Any], path: Path, settings: Settings) -> list[int]:
     times = []
-    for row, value in enumerate(column.tolist()):
+    for row, value in zip(column.index, column.tolist(), strict=True):
         time = read_time(_plain(value), settings.time_unit)
         if time is None:
-            raise SourceError(f"{path}: row {row}: {column.name} {value!r} is no time; it must be ISO 8601 or a number")
+            raise SourceError(
+                f"{path}: row {row}, counted from 0: {column.name} {value!r} is no time; "
+                "it must be ISO 8601 or a number"
+            )
         times.append(time)
     return times
 

@@ -11,10 +11,10 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
-from core.durations import format_time
+from core.clocks import Clock
 from core.errors import BrokerError, FencedError, StoreError, StuckError
 from core.models import BatchModel
 from core.project import Project
@@ -293,7 +293,9 @@ class Worker:
         windows = [] if self._has_unlearned else self._to_unlearn()
         if partition.wants_to_unlearn(windows):
             self._has_unlearned = True
-            _log.warning("partition %d: learns again without %s", partition.number, ", ".join(map(_shown, windows)))
+            _log.warning(
+                "partition %d: learns again without %s", partition.number, _shown(windows, self._settings.clock)
+            )
             partition.unlearn(windows, self._checkpoints)
             self._say("running")
         elif partition.wants_snapshot:
@@ -354,8 +356,8 @@ class Worker:
         self._last_status = time.monotonic()
 
 
-def _shown(window: Span) -> str:
-    return f"{format_time(window[0])} to {format_time(window[1])}"
+def _shown(windows: Sequence[Span], clock: Clock) -> str:
+    return ", ".join(clock.between(*window) for window in windows)
 
 
 def _common(versions: Iterable[int | None]) -> int | None:

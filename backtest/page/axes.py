@@ -7,6 +7,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from core.clocks import ROW_CLOCK, UTC_CLOCK, Clock
 from core.durations import DAY, HOUR, MINUTE, ROW, SECOND, WEEK
 from core.recorded import FIRST_ROW
 
@@ -93,6 +94,15 @@ class TimeAxis:
     end: int
     rows: bool
 
+    @property
+    def clock(self) -> Clock:
+        """How times are written."""
+        return ROW_CLOCK if self.rows else UTC_CLOCK
+
+    def read(self, value: str | float) -> int:
+        """Read a time of the result, to ms."""
+        return self.clock.from_json(value)
+
     def percent(self, moment: float) -> float:
         """Return where a time (ms) stands, in percent of the axis."""
         return round(100 * (moment - self.start) / (self.end - self.start), 3)
@@ -108,7 +118,7 @@ class TimeAxis:
         'row 2,000'
         """
         if self.rows:
-            return f"row {(moment - FIRST_ROW) // ROW:,}"
+            return self.clock.moment(moment)
         form = "%Y-%m-%d" if moment % DAY == 0 else "%Y-%m-%d %H:%M" if moment % MINUTE == 0 else "%Y-%m-%d %H:%M:%S"
         return datetime.fromtimestamp(moment / 1000, UTC).strftime(form)
 

@@ -10,7 +10,7 @@ from typing import Any
 from backtest.page.axes import TimeAxis, ValueAxis
 from backtest.page.plot import Point, plot, swatch
 from backtest.page.wording import loss_name, number
-from core.durations import ROW, about, parse_duration, parse_iso
+from core.durations import parse_duration
 from core.markup import Markup, element
 from core.wording import counted
 
@@ -37,7 +37,7 @@ def charts(result: Mapping[str, Any], axis: TimeAxis, best: str | None) -> list[
     best : str or None
         The policy that the others are compared with.
     """
-    windows, policies = _windows(result), list(result["policies"])
+    windows, policies = _windows(result, axis), list(result["policies"])
     if not windows or best is None:
         return [element("p", "There is no row to compare, so there is nothing to draw.")]
     drawn = [_legend(policies), _losses(result, windows, axis)]
@@ -46,10 +46,10 @@ def charts(result: Mapping[str, Any], axis: TimeAxis, best: str | None) -> list[
     return drawn
 
 
-def _windows(result: Mapping[str, Any]) -> list[_Window]:
+def _windows(result: Mapping[str, Any], axis: TimeAxis) -> list[_Window]:
     """Return the windows that hold common rows; neighbours become one where there are too many to see."""
     over_time = [policy["over_time"] for policy in result["policies"].values()]
-    starts, rows = [parse_iso(start) for start in over_time[0]["from"]], over_time[0]["rows"]
+    starts, rows = [axis.read(start) for start in over_time[0]["from"]], over_time[0]["rows"]
     if not starts:
         return []
     span = parse_duration(result["window"])
@@ -69,8 +69,7 @@ def _losses(result: Mapping[str, Any], windows: Sequence[_Window], axis: TimeAxi
     limit = _LOSS_CUT * losses[len(losses) * 9 // 10] or losses[-1]
     shown = [loss for loss in losses if loss <= limit]
     length = windows[0].end - windows[0].start
-    span = counted(length // ROW, "row") if axis.rows else about(length)
-    title = f"mean {loss_name(result)} of each window of {span}; smaller is better"
+    title = f"mean {loss_name(result)} of each window of {axis.clock.span(length)}; smaller is better"
     title += _CUT_OFF if len(shown) < len(losses) else ""
     points = _points(result, windows, [window.losses for window in windows], axis)
     return _drawn(points, axis, ValueAxis.over(shown[0], shown[-1]), 300, title)

@@ -11,7 +11,7 @@ from backtest.page.lanes import history, lanes
 from backtest.page.plot import swatch
 from backtest.page.style import SCRIPT, STYLE
 from backtest.page.wording import cost, loss_of, metric_name, number
-from core.durations import parse_iso
+from core.clocks import ROW_CLOCK, UTC_CLOCK
 from core.markup import Markup, element, whole_page
 from core.wording import counted
 
@@ -46,16 +46,18 @@ def page(result: Mapping[str, Any]) -> str:
 
 def _time_axis(result: Mapping[str, Any]) -> TimeAxis:
     """Return the axis from the first event to the last thing that happened."""
-    moments = [parse_iso(result["last_event"]) + 1]
+    rows = result["time"] == ROW_CLOCK.name
+    read = (ROW_CLOCK if rows else UTC_CLOCK).from_json
+    moments = [read(result["last_event"]) + 1]
     for policy in result["policies"].values():
-        moments += [parse_iso(one["decided_at"]) for one in policy["retrainings"]]
-        moments += [parse_iso(one["due"]) for one in policy["alerted"]]
-    return TimeAxis(parse_iso(result["first_event"]), max(moments), result["time"] == "rows")
+        moments += [read(one["decided_at"]) for one in policy["retrainings"]]
+        moments += [read(one["due"]) for one in policy["alerted"]]
+    return TimeAxis(read(result["first_event"]), max(moments), rows)
 
 
 def _stream(result: Mapping[str, Any], axis: TimeAxis) -> str:
     rows = result["rows"]
-    times = "" if axis.rows else f" from {axis.text(axis.start)} to {axis.text(parse_iso(result['last_event']))}"
+    times = "" if axis.rows else f" from {axis.text(axis.start)} to {axis.text(axis.read(result['last_event']))}"
     return (
         f"{counted(rows['events'], 'event')}{times}, {counted(rows['labels'], 'label')}. The policies are compared on "
         f"{counted(rows['common'], 'row')}: those that every expert predicted under every policy."

@@ -8,7 +8,6 @@ from typing import Any
 from backtest.page.axes import TimeAxis
 from backtest.page.plot import colour, swatch, time_grid
 from backtest.page.wording import alert, cost, quarantine, retraining, retraining_reasons
-from core.durations import parse_iso
 from core.markup import Markup, element
 from core.wording import counted
 
@@ -30,10 +29,10 @@ def lanes(policies: Mapping[str, Any], axis: TimeAxis) -> list[Markup]:
 def history(place: int, name: str, policy: Mapping[str, Any], axis: TimeAxis) -> Markup:
     """Return a policy's retrainings, alerts and quarantines in order of time with their reasons, folded."""
     summary = element("summary", swatch(place), " ", element("b", name), f": {_in_short(policy)}")
-    entries = [(parse_iso(one["due"]), 0, alert(one, axis), one["reasons"]) for one in policy["alerted"]]
-    entries += [(parse_iso(one["to"]), 0, quarantine(one, axis), one["reasons"]) for one in policy["quarantined"]]
+    entries = [(axis.read(one["due"]), 0, alert(one, axis), one["reasons"]) for one in policy["alerted"]]
+    entries += [(axis.read(one["to"]), 0, quarantine(one, axis), one["reasons"]) for one in policy["quarantined"]]
     entries += [
-        (parse_iso(one["decided_at"]), 1, retraining(one, axis), retraining_reasons(one))
+        (axis.read(one["decided_at"]), 1, retraining(one, axis), retraining_reasons(one))
         for one in policy["retrainings"]
     ]
     if not entries:
@@ -79,26 +78,26 @@ def _lane(place: int, name: str, policy: Mapping[str, Any], axis: TimeAxis) -> M
 
 
 def _retraining_mark(one: Mapping[str, Any], place: int, axis: TimeAxis) -> Markup:
-    said = [f"{axis.text(parse_iso(one['decided_at']))}: {retraining(one, axis)}", *retraining_reasons(one)]
+    said = [f"{axis.text(axis.read(one['decided_at']))}: {retraining(one, axis)}", *retraining_reasons(one)]
     kind = "promoted" if one["promoted"] else "refused"
     return _mark(one["decided_at"], _SHAPES.get(one["trigger"], _OTHER), f"mark {kind} {colour(place)}", said, axis)
 
 
 def _alert_mark(one: Mapping[str, Any], axis: TimeAxis) -> Markup:
-    said = [f"{axis.text(parse_iso(one['due']))}: {alert(one, axis)}", *one["reasons"]]
+    said = [f"{axis.text(axis.read(one['due']))}: {alert(one, axis)}", *one["reasons"]]
     return _mark(one["due"], "M0 9V17", "alert", said, axis)
 
 
 def _band(one: Mapping[str, Any], axis: TimeAxis) -> Markup:
-    start, end = (axis.percent(parse_iso(one[edge])) for edge in ("from", "to"))
+    start, end = (axis.percent(axis.read(one[edge])) for edge in ("from", "to"))
     said = element("title", "\n".join([quarantine(one, axis), *one["reasons"]]))
     return element("rect", said, x=f"{start}%", width=f"{end - start}%", y=2, height=16, class_="quarantine")
 
 
-def _mark(at: str, path: str, kind: str, said: Sequence[str], axis: TimeAxis) -> Markup:
+def _mark(at: str | float, path: str, kind: str, said: Sequence[str], axis: TimeAxis) -> Markup:
     near = element("rect", x=-5, y=8, width=10, height=12, class_="near") if kind == "alert" else ""
     drawn = element("g", element("title", "\n".join(said)), near, element("path", d=path, class_=kind))
-    return element("svg", drawn, x=f"{axis.percent(parse_iso(at))}%", y=10, overflow="visible", width=1, height=1)
+    return element("svg", drawn, x=f"{axis.percent(axis.read(at))}%", y=10, overflow="visible", width=1, height=1)
 
 
 def _key() -> Markup:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from backtest.page.axes import TimeAxis
-from core.durations import parse_iso
 from core.wording import counted
 
 _NAMES = {"log_loss": "log loss", "roc_auc": "ROC AUC", "kappa": "Cohen's kappa", "mae": "MAE", "rmse": "RMSE"}
@@ -55,7 +54,7 @@ def retraining(one: Mapping[str, Any], axis: TimeAxis) -> str:
     """Say what started a retraining and what became of it."""
     if not one["promoted"]:
         return f"Retraining ({one['trigger']}), not promoted"
-    serves = axis.text(parse_iso(one["effective_at"]))
+    serves = axis.text(axis.read(one["effective_at"]))
     return f"Retraining ({one['trigger']}), promoted; serves from {serves}"
 
 
@@ -66,10 +65,10 @@ def retraining_reasons(one: Mapping[str, Any]) -> list[str]:
 
 def quarantine(one: Mapping[str, Any], axis: TimeAxis) -> str:
     """Say which window nothing is learned from."""
-    return f"Quarantine: the window from {axis.text(parse_iso(one['from']))} is not trained on"
+    return f"Quarantine: the window from {axis.text(axis.read(one['from']))} is not trained on"
 
 
 def alert(one: Mapping[str, Any], axis: TimeAxis) -> str:
     """Say which window an alert is about."""
     judged = "labels and quality" if one["stage"] == "labels" else "features and predictions"
-    return f"Alert: {judged} of the window from {axis.text(parse_iso(one['from']))}"
+    return f"Alert: {judged} of the window from {axis.text(axis.read(one['from']))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from core.clocks import Clock
 from core.markup import Markup, element
 from core.settings import Settings
 from core.wording import counted
@@ -16,7 +17,6 @@ from monitoring.page.far_rows import far_rows
 from monitoring.page.followed import Followed, maker_of, of_window
 from monitoring.page.moves import Move, moves
 from monitoring.page.shell import shell
-from monitoring.page.wording import moment
 
 INDEX = "index.html"
 STAGES = {"data": "features and predictions", "labels": "labels and losses"}
@@ -73,7 +73,7 @@ def page(contents: Contents) -> str:
     found, settings = contents.found, contents.settings
     stage = found.stage
     moved = moves(found, settings)
-    title = f"{settings.name}: {STAGES[stage.stage]}, {moment(stage.start)} to {moment(stage.end)} UTC"
+    title = f"{settings.name}: {STAGES[stage.stage]}, {stage.clock.between(stage.start, stage.end)}"
     return shell(
         title,
         _navigation(contents),
@@ -108,37 +108,37 @@ def _decided(contents: Contents) -> list[Markup]:
     action, _, why = sentence_of(contents.judgement, decision).partition(": ")
     told = [*decision.quarantine, *decision.alert, *decision.watch, *decision.reasons, *contents.judgement.reasons]
     more = [reason for reason in dict.fromkeys(told) if reason not in why]
-    more += _consequences(decision)
+    more += _consequences(decision, contents.found.stage.clock)
     lead = element("p", element("b", action), " ", why, class_=f"lead {decision.action}")
     return [lead, element("ul", [element("li", reason) for reason in more])] if more else [lead]
 
 
-def _consequences(decision: Decision) -> list[str]:
+def _consequences(decision: Decision, clock: Clock) -> list[str]:
     said = []
     if decision.quarantine:
         said.append("Nothing is trained on this window as long as it is in quarantine.")
     if decision.release:
-        said.append(f"{_windows(decision.release)} learned from after all: the break has lasted.")
+        said.append(f"{_windows(decision.release, clock)} learned from after all: the break has lasted.")
     if decision.unlearn:
-        said.append(f"{_windows(decision.unlearn)} unlearned by the online experts: the break is over.")
+        said.append(f"{_windows(decision.unlearn, clock)} unlearned by the online experts: the break is over.")
     return said
 
 
-def _windows(starts: Sequence[int]) -> str:
+def _windows(starts: Sequence[int], clock: Clock) -> str:
     subject = "The windows" if len(starts) > 1 else "The window"
-    return f"{subject} from {', '.join(map(moment, starts))} {'are' if len(starts) > 1 else 'is'}"
+    return f"{subject} from {', '.join(map(clock.brief, starts))} {'are' if len(starts) > 1 else 'is'}"
 
 
 def _facts(contents: Contents) -> Markup:
     found = contents.found
-    stage, reference = found.stage, found.reference
+    stage, reference, clock = found.stage, found.reference, found.stage.clock
     rows = counted(found.rows, "prediction")
     if stage.stage == "labels":
         rows += f", {counted(found.labels, 'label')}"
     elif found.sides is not None:
         rows += f", {counted(found.sides.known.num_rows, 'label')} known so far"
     facts: list[tuple[str, object]] = [
-        ("Window", f"{moment(stage.start)} to {moment(stage.end)} UTC, judged as it was at {moment(stage.due)}"),
+        ("Window", f"{clock.between(stage.start, stage.end)}, judged as it was at {clock.brief(stage.due)}"),
         ("Rows", rows),
         ("Verdict", contents.judgement.verdict),
         ("Champion", _champion(contents)),
@@ -179,7 +179,11 @@ def _examples(contents: Contents, moved: Sequence[Move]) -> list[Markup]:
         if labels
         else "The values for which a row was chosen are marked: farthest from the reference, or never seen in it."
     )
-    return [element("h2", "Example rows"), tables.examples(rows), element("p", said, class_="quiet")]
+    return [
+        element("h2", "Example rows"),
+        tables.examples(rows, contents.settings.clock),
+        element("p", said, class_="quiet"),
+    ]
 
 
 def _ledger(contents: Contents) -> list[Markup]:

@@ -71,13 +71,14 @@ class Pages:
 
     def _index(self, entry: Entry, retrainings: list[Followed]) -> None:
         """Add a stage to the index; a page of older ones is there before they leave it."""
-        name, folder = self._project.settings.name, self._folder
+        settings, folder = self._project.settings, self._folder
+        name, clock = settings.name, settings.clock
         index, older = self._known().with_entry(entry).divided()
         if older:
-            sheet = sheet_page(name, index.sheets, older, retrainings)
+            sheet = sheet_page(name, index.sheets, older, retrainings, clock)
             _replace(folder / sheet_file(index.sheets), sheet)
         _replace(folder / STATE, json.dumps(index.to_json()))
-        _replace(folder / INDEX, index_page(name, index, retrainings))
+        _replace(folder / INDEX, index_page(name, index, retrainings, clock))
 
     def _known(self) -> Index:
         try:
@@ -94,6 +95,7 @@ def _entry(
 ) -> Entry:
     stage, html = found.stage, found.report.html
     decided = of_window(retrainings, stage) if decision.trigger else []
+    sentence = sentence_of(judgement, decision)
     return Entry(
         stage.name,
         stage.start,
@@ -101,10 +103,12 @@ def _entry(
         stage.stage,
         judgement.verdict,
         decision.action,
-        sentence_of(judgement, decision),
+        sentence,
         page_file(stage.name) if has_page else None,
         html.name if html else None,
         decided[-1].key if decided else None,
+        alerted=bool(decision.alert),
+        also=" ".join(reason for reason in decision.alert if reason not in sentence),
     )
 
 

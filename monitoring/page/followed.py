@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.audit import OPEN, LedgerRecord, RetrainRequest
-from core.durations import format_time
 from monitoring.windows import WindowStage
 
 
@@ -21,8 +20,8 @@ class Followed:
         Of its decision in the ledger.
     status : str
         requested, submitted, running, promoted, gated or failed.
-    window : str or None
-        Start of the window that it was decided on; None where a person or the schedule asked for it.
+    window : str, float or None
+        Start of the window that it was decided on, as in JSON; None where a person or the schedule asked for it.
     flow_run, mlflow_run : str or None
         The Prefect flow run, and the MLflow run, once there are.
     version : int or None
@@ -31,7 +30,7 @@ class Followed:
 
     key: str
     status: str
-    window: str | None = None
+    window: str | float | None = None
     flow_run: str | None = None
     mlflow_run: str | None = None
     version: int | None = None
@@ -66,7 +65,7 @@ def followed(requests: Iterable[RetrainRequest], records: Iterable[LedgerRecord]
 
 def of_window(known: Iterable[Followed], stage: WindowStage) -> list[Followed]:
     """Return the retrainings that either stage of a window decided."""
-    return [one for one in known if one.window == format_time(stage.start)]
+    return [one for one in known if one.window == stage.clock.to_json(stage.start)]
 
 
 def maker_of(known: Iterable[Followed], version: int | None) -> Followed | None:

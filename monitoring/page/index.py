@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from core.clocks import Clock
 from core.markup import Markup, element
 from monitoring.page.followed import Followed
 from monitoring.page.shell import heads, shell, wide
-from monitoring.page.wording import moment
 
 SHEET = 250
 """Stages on a page of older ones; the index shows up to twice as many."""
@@ -23,7 +23,10 @@ _LOUD = {"retrain", "quarantine", "alert"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A stage on the index; file names are those of its page and of Evidently's report."""
+    """A stage on the index; file names are those of its page and of Evidently's report.
+
+    Where an alert was sent for it besides what was decided, `also` is what that says and the sentence does not.
+    """
 
     name: str
     start: int
@@ -35,6 +38,8 @@ class Entry:
     page: str | None
     report: str | None
     retraining: str | None = None
+    alerted: bool = False
+    also: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,37 +81,44 @@ def sheet_file(number: int) -> str:
     return f"index-{number:04d}.html"
 
 
-def index_page(project: str, index: Index, retrainings: Sequence[Followed]) -> str:
+def index_page(project: str, index: Index, retrainings: Sequence[Followed], clock: Clock) -> str:
     """Return the index."""
-    return _page(f"{project}: windows", index.entries, index.sheets, retrainings)
+    return _page(f"{project}: windows", index.entries, index.sheets, retrainings, clock)
 
 
-def sheet_page(project: str, number: int, entries: Sequence[Entry], retrainings: Sequence[Followed]) -> str:
+def sheet_page(
+    project: str, number: int, entries: Sequence[Entry], retrainings: Sequence[Followed], clock: Clock
+) -> str:
     """Return a page of older stages."""
-    return _page(f"{project}: older windows, page {number}", entries, number - 1, retrainings)
+    return _page(f"{project}: older windows, page {number}", entries, number - 1, retrainings, clock)
 
 
-def _page(title: str, entries: Sequence[Entry], older: int, retrainings: Sequence[Followed]) -> str:
+def _page(title: str, entries: Sequence[Entry], older: int, retrainings: Sequence[Followed], clock: Clock) -> str:
     known = {one.key: one for one in retrainings}
-    rows = [_row(entry, known.get(entry.retraining or "")) for entry in reversed(entries)]
+    rows = [_row(entry, known.get(entry.retraining or ""), clock) for entry in reversed(entries)]
     more = element("p", element("a", "Older windows", href=sheet_file(older))) if older else ""
-    table = wide(heads("window (UTC)", "stage", "decision", "why", "pages"), rows, class_="index")
+    table = wide(heads(f"window ({clock.name})", "stage", "decision", "why", "pages"), rows, class_="index")
     return shell(title, element("h1", title), table, more)
 
 
-def _row(entry: Entry, retraining: Followed | None) -> Markup:
+def _row(entry: Entry, retraining: Followed | None, clock: Clock) -> Markup:
+    start, end = map(clock.brief, (entry.start, entry.end))
     action, _, why = entry.sentence.partition(": ")
     links: list[object] = []
     if entry.page is not None:
         links.append(element("a", "page", href=entry.page))
     if entry.report is not None:
         links += [" · " if links else "", element("a", "Evidently", href=entry.report)]
+    if entry.alerted and action != "alert":
+        action = f"{action}, alert"
     said: list[object] = [why]
+    if entry.also:
+        said.append(element("div", f"alert: {entry.also}"))
     if retraining is not None:
         said.append(element("div", element("small", _became(retraining))))
     return element(
         "tr",
-        element("td", moment(entry.start), element("br"), element("small", f"to {moment(entry.end)}"), class_="t"),
+        element("td", start, element("br"), element("small", f"to {end}"), class_="t"),
         element("td", entry.stage),
         element("td", action, element("br"), element("small", entry.verdict), class_="t"),
         element("td", said),

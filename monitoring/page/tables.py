@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.clocks import Clock
 from core.markup import Markup, element
 from core.wording import counted
 from monitoring.inspection import Inspection
 from monitoring.page.far_rows import FarRow
 from monitoring.page.moves import Move
 from monitoring.page.shell import heads, wide
-from monitoring.page.wording import MAX_ID, distance, foreign, loss, moment, number, share
+from monitoring.page.wording import MAX_ID, distance, foreign, loss, number, share
 from monitoring.signals import SERVED_LOSS
 
 _WIDTH, _USUAL_AT, _HEIGHT = 132, 44, 9
@@ -102,13 +103,13 @@ def _usually(limit: float | None) -> str:
     return "" if limit is None else f"< {loss(limit)}"
 
 
-def examples(rows: Sequence[FarRow]) -> Markup:
+def examples(rows: Sequence[FarRow], clock: Clock) -> Markup:
     """Return the table of example rows; what a row was chosen for is marked."""
     names = list(rows[0].values)
-    return wide(heads("id", "time (UTC)", *names), [_example(row) for row in rows])
+    return wide(heads("id", f"time ({clock.name})", *names), [_example(row, clock) for row in rows])
 
 
-def _example(row: FarRow) -> Markup:
+def _example(row: FarRow, clock: Clock) -> Markup:
     values = [
         element("td", "–" if value is None else foreign(value), class_="v far" if name in row.far else "v")
         for name, value in row.values.items()
@@ -116,6 +117,6 @@ def _example(row: FarRow) -> Markup:
     return element(
         "tr",
         element("th", foreign(row.id, MAX_ID), scope="row"),
-        element("td", moment(row.time), class_="t"),
+        element("td", clock.brief(row.time), class_="t"),
         values,
     )

@@ -1,10 +1,9 @@
-"""How a page writes numbers, shares, times and what the stream calls things. Pure."""
+"""How a page writes numbers, shares and what the stream calls things. Pure."""
 
 from __future__ import annotations
 
 import math
 
-from core.durations import format_time
 from core.markup import Markup, element
 
 MAX_VALUE, MAX_ID = 60, 100
@@ -86,14 +85,3 @@ def share(value: float) -> str:
     """
     percent = 100.0 * value
     return f"{percent:.1f} %" if 0.0 < percent < 9.95 or 99.0 < percent < 100.0 else f"{percent:.0f} %"
-
-
-def moment(milliseconds: int) -> str:
-    """Write a time for reading, in UTC.
-
-    Examples
-    --------
-    >>> moment(0), moment(1_500)
-    ('1970-01-01 00:00', '1970-01-01 00:00:01.500')
-    """
-    return format_time(milliseconds).removesuffix("Z").replace("T", " ").removesuffix(":00")

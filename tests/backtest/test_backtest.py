@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from backtest.page.wording import metric_name
-from core.durations import ROW, format_time, parse_iso
 from core.errors import SourceError, UsageError
-from core.recorded import FIRST_ROW
 from headrace import cli
 
 ROWS, TURNS_AT = 5_000, 2_500
@@ -59,7 +59,9 @@ def invoke(folder, policies, *specs):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return run(write(tmp_path_factory.mktemp("rows")), "never,always,online-only,batch-only,drift")
+    folder = write(tmp_path_factory.mktemp("rows"))
+    result, output = run(folder, "never,always,online-only,batch-only,drift")
+    return result, output, (folder / "out.html").read_text()
 
 
 def test_after_a_turn_fitting_again_is_better_than_never_and_costs_what_it_says(found):
@@ -103,8 +105,40 @@ def test_the_loss_over_time_is_that_of_the_whole(found):
         assert over_time["loss"].keys() == policy["log_loss"].keys()
         for name, losses in over_time["loss"].items():
             assert np.average(losses, weights=over_time["rows"]) == pytest.approx(policy["log_loss"][name])
-        starts = [parse_iso(start) for start in over_time["from"]]
-        assert set(np.diff(starts)) == {500 * ROW}
+        assert set(np.diff(over_time["from"])) == {500}
+
+
+def test_a_stream_of_rows_speaks_of_rows_alone(found):
+    result, output, page = found[0], found[1], found[2]
+    assert (result["first_event"], result["last_event"], result["window"]) == (0, ROWS - 1, "500 rows")
+    policy = result["policies"]["drift"]
+    first = policy["retrainings"][0]
+    assert first["effective_at"] - first["decided_at"] == 10, "what retrain.duration is for a stream of rows"
+    assert "examples were gathered in the 2,200 rows since the first event" in " ".join(first["why"])
+    (alert, *_) = policy["alerted"]
+    assert alert["window"] == f"row-{alert['from']}_{alert['stage']}"
+    assert f"window from row {alert['from']:,}" in page
+    for text in (json.dumps(result), output, page):
+        assert "2000-" not in text and not re.search(r"once in [\d.]+(d|h|m|s)\b", text)
+    assert re.search(r"once in [\d,]+ rows \(limit: once in 50,000 rows\)", json.dumps(result))
+
+
+def test_every_key_of_the_json_is_documented(found):
+    assert_documented(found[0])
+
+
+def assert_documented(result):
+    """Every key that is no name of a policy, an expert, a metric or a period is in the docs."""
+    text = (Path(__file__).parents[2] / "docs" / "backtest.md").read_text().partition("## What comes out")[2]
+    documented = set(re.findall(r"`([a-z_]+)`", text.partition("\n## ")[0]))
+    periods = {period for policy in result["policies"].values() for period in policy["monthly"]}
+    names = {*result["policies"], *result["metrics"], *periods, "champion", "linear", "tree", "prior", "no_change"}
+    assert keys_of(result) - names <= documented
+
+
+def keys_of(value):
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return (set(value) if isinstance(value, dict) else set()).union(*map(keys_of, inside))
 
 
 def test_two_runs_give_the_same(tmp_path):
@@ -149,6 +183,7 @@ def test_with_an_injection_two_runs_give_the_same(tmp_path):
     folder, specs = write(tmp_path), ("gradual:x:+1.5sd@2500rows/1000rows", "outage@4800rows/50rows")
     first, second = (without_seconds(run(folder, "never", *specs)[0]) for _ in range(2))
     assert first == second
+    assert_documented(first)
     assert first["injected"][0]["amount"] == pytest.approx(1.5, rel=0.1)
     assert first["injected"][1] == {"spec": specs[1], "events": 50, "labels": 50}
     assert first["rows"]["events"] == ROWS - 50
@@ -157,7 +192,7 @@ def test_with_an_injection_two_runs_give_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("flip@9000rows", "changed nothing; the stream has events from row 0 to row 4999"),
+        ("flip@9000rows", "changed nothing; the stream has events from row 0 to row 4,999"),
         ("flip@2013-06-03", "is no row"),
         ("shift:x:+1sd@0rows", "0 values came before it"),
     ],
@@ -179,13 +214,14 @@ def test_labels_turned_round_for_a_while_are_kept_out_of_training(tmp_path, monk
     changes = {"retrain": {"min_examples": 500, "every": "1000 rows"}}
     result, _ = run(write(tmp_path, **changes), "drift", "flip@3700rows/500rows")
     policy = result["policies"]["drift"]
+    assert_documented(result)
     (window,) = policy["quarantined"]
-    assert window["from"] == format_time(FIRST_ROW + 3_700 * ROW)
+    assert (window["from"], window["to"]) == (3_700, 4_200)
     assert "contradict the champion" in window["reasons"][0]
     assert any("contradict the champion" in reason for alert in policy["alerted"] for reason in alert["reasons"])
     before, after = policy["retrainings"][-2:]
     assert after["decided_at"] > window["to"] > before["decided_at"]
-    rows_between = (parse_iso(after["decided_at"]) - parse_iso(before["decided_at"])) // ROW
+    rows_between = after["decided_at"] - before["decided_at"]
     assert after["rows"] - before["rows"] == pytest.approx(rows_between - 500, abs=30)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backtest.policies import parse_policies
-from core.durations import DAY
+from core.durations import DAY, ROW
 from core.errors import SettingsError, UsageError
 
 CONTENT = {
@@ -51,6 +51,11 @@ def test_a_setting_of_a_policy_may_be_changed():
         ("drift,drift", "'drift' is named twice"),
         ("sometimes", "'sometimes' is not known; write never, always"),
         ("every:often", "every:often: 'often' is not a duration"),
+        ("every:28d+", r"'every:28d\+': what follows the plus is missing; write every:28d\+28d, or leave the plus out"),
+        ("every:28d+0d", "what follows the plus is no time at all; write every:28d"),
+        ("every:0d", "'every:0d': the period is no time at all; write a period such as every:28d, or always"),
+        ("every:", "'every:': the period is missing; write a period such as every:28d"),
+        ("every:5ms", "the period is too short"),
         ("eager{drift}", "'drift' is no change; write section.setting=value"),
         ("v{online=[linear]}", "'online=.linear.' is nothing that policies differ in"),
         ("v{fields.temp.type=category}", "is nothing that policies differ in"),
@@ -59,6 +64,13 @@ def test_a_setting_of_a_policy_may_be_changed():
 def test_what_is_no_policy_is_said(text, said):
     with pytest.raises(UsageError, match=said):
         parsed(text)
+
+
+def test_where_rows_are_the_time_a_period_in_rows_is_proposed():
+    content = {key: value for key, value in CONTENT.items() if key != "time"} | {"replay": {"file": "rows.csv"}}
+    assert parse_policies("every:500 rows", content, "headrace.yaml")[0].settings.retrain.every == 500 * ROW
+    with pytest.raises(UsageError, match=r"'every:0 rows': the period is no time at all; write a .* every:4000rows"):
+        parse_policies("every:0 rows", content, "headrace.yaml")
 
 
 def test_a_change_that_does_not_fit_the_project_file_is_said():

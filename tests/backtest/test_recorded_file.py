@@ -59,6 +59,17 @@ def test_without_id_and_time_rows_are_both_and_labels_come_after_their_delay(tmp
     assert project.settings.label.horizon == 3_000
 
 
+@pytest.mark.parametrize("times", [("2", "1", "soon", "4"), ("2020-01-02", "2020-01-01", "20200132", "2020-01-03")])
+@pytest.mark.parametrize("column", ["at", "known"])
+def test_a_bad_time_blames_its_own_row(tmp_path, times, column):
+    cells = {"at": ("4", "3", "2", "1"), "known": ("5", "6", "7", "8")} | {column: times}
+    rows = [",".join(["1.5", "a", str(row % 2), *(cells[name][row] for name in cells)]) for row in range(4)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,kind,y,at,known", *rows]) + "\n")
+    project = project_of(tmp_path, {"file": "rows.csv", "label_time": "known"}, time="at", time_unit="s")
+    with pytest.raises(SourceError, match=f"row 2, counted from 0: {column} '{times[2]}' is no time"):
+        list(read_source(project, None))
+
+
 @pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.parquet"])
 def test_columns_for_id_time_and_label_time_are_used(tmp_path, name):
     table = pd.DataFrame(

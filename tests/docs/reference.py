@@ -75,6 +75,8 @@ def _default(field: Any, inner: Any) -> str:
         return "none"
     if isinstance(value, int) and not isinstance(value, bool) and _is_duration(field):
         return f"`{format_duration(value)}`"
+    if field.annotation is int and "_period" in str(field.metadata):
+        return f"`1 per {format_duration(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

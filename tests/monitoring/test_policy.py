@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.durations import ROW
 from core.loop_settings import DriftSettings
+from core.recorded import FIRST_ROW, ROW_TIME
 from core.settings import Settings
 from monitoring.calibration import Signal, Surprise
 from monitoring.decision import Decision, PolicyState
@@ -149,6 +151,47 @@ def test_persistent_drift_retrains_and_then_the_cooldown_holds():
         told.append("alert" if decision.alert else "watch" if decision.watch else "nothing")
     assert triggers == [None, "drift", None, None, None, "drift", None, None]
     assert told == ["alert", "watch", "watch", "watch", "alert", "watch", "watch", "watch"]
+
+
+def test_a_retraining_on_drift_names_the_windows_and_what_drifted_where_its_own_stage_is_steady():
+    chosen, state, decisions = make_settings(), PolicyState(champion=1), []
+    for number in range(2):
+        for evidence in (
+            _drifted(number, open_retraining=number == 1),
+            Evidence(_stage(number, "labels"), 0, champion=1, rows=900, label=0.0),
+        ):
+            decision, state = decide(evidence, PolicyState.from_json(json.loads(json.dumps(state.to_json()))), chosen)
+            decisions.append(decision)
+    assert [decision.trigger for decision in decisions] == [None, None, None, "drift"]
+    assert decisions[-1].reasons == (
+        "2 of the latest 2 judged windows have drifted (limit 2 of 3): "
+        "that from 1970-01-01T00:00:00Z (a), that from 1970-01-01T00:00:10Z (a).",
+    )
+
+
+def test_many_drifted_windows_are_not_all_named():
+    chosen, state = make_settings({"persistence": 5, "of_windows": 5}), PolicyState(champion=1)
+    for number in range(5):
+        decision, state = decide(_drifted(number), state, chosen)
+    assert "(limit 5 of 5): 2 earlier, that from 1970-01-01T00:00:20Z (a), " in decision.reasons[0]
+    assert len(json.dumps(state.to_json())) < 1_000
+
+
+def test_a_stream_of_rows_is_told_of_rows():
+    own = {**dict.fromkeys(LIMITS), "prediction_threshold": 0.75}
+    rows = make_settings(own, every=4_000 * ROW).model_copy(update={"time": ROW_TIME})
+    stages = due_stages(start_progress(FIRST_ROW, 10 * ROW), 10 * ROW, ROW, FIRST_ROW + 9_000 * ROW, rows.clock)
+    data = [stage for stage in stages if stage.stage == "data"]
+    assert data[3].name == "row-30_data"
+    surprise = Surprise(1e-3, (Signal("a", 0.9, usual=0.3, score=4.0),))
+    seen = Evidence(data[3], FIRST_ROW, champion=1, rows=900, features={"a": 0.9}, surprise=surprise)
+    drift = rows.drift.model_copy(update={"false_alarms": 50 * ROW})
+    assert "once in 5,000 rows (limit: once in 50 rows)" in judge(seen, drift).reasons[0]
+    state = PolicyState(champion=1, last_retraining=FIRST_ROW + 1_000 * ROW)
+    decision, _ = decide(replace(seen, window=data[800]), state, rows)
+    assert decision.trigger == "schedule"
+    said = "The latest retraining was decided at row 1,000; a retraining is due every 4,000 rows."
+    assert decision.reasons == (said,)
 
 
 def test_somebody_elses_retraining_starts_the_cooldown_too():
@@ -405,7 +448,7 @@ def test_drift_retrains_only_where_it_is_worth_it():
     assert decision.gain == pytest.approx(0.01)
     decision, _ = decide(grown, PolicyState(champion=1), dear)
     assert decision.trigger is None
-    assert "costs 1000.00 and is expected to be worth 28.00 over 28 days" in decision.sentence
+    assert "costs 1000.00 and is expected to be worth 28.00 over 28d" in decision.sentence
     decision, _ = decide(replace(grown, examples=1_010), PolicyState(champion=1), cheap)
     assert "less than retrain.min_gain" in decision.sentence
     decision, _ = decide(replace(grown, retrainings=(1, 2)), PolicyState(champion=1), make_settings(per_day=2))

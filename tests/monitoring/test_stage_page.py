@@ -285,6 +285,24 @@ def test_a_sentence_that_leaves_something_out_is_completed():
     assert "retrain It persists." in text and "Only 3 events." in text and "from 2013-01-01 00:00 is learned" in text
 
 
+def test_the_index_tells_of_an_alert_that_was_sent_besides(lab):
+    settings, pages = lab.project.settings, Pages(lab.project, lab.ledger)
+    found = inspection(rows_of(30, settings), rows_of(30, settings))
+
+    def row(decision):
+        pages.write(found, DRIFTED, decision)
+        (line,) = body(next(parsed((lab.project.reports / "index.html").read_text()).iter("table")))
+        return " ".join(" ".join(line.itertext()).split())
+
+    scheduled = Decision(trigger="schedule", reasons=("It is due.",))
+    assert "retrain drifted It is due." in row(scheduled) and "alert" not in row(scheduled)
+    both = row(replace(scheduled, alert=("a moved.",)))
+    assert "retrain, alert drifted It is due. alert: a moved." in both
+    told = row(Decision(alert=("a moved.",), quarantine=("a moved.",)))
+    assert "quarantine, alert" in told and told.count("a moved.") == 1
+    assert "alert drifted" in row(ALERT) and "alert, alert" not in row(ALERT)
+
+
 def test_a_stage_that_is_not_judged_is_listed_and_has_a_page_only_if_something_was_decided(lab):
     lab.fill(range(2))
     lab.reach(START + 3 * DAY)
