@@ -6,6 +6,7 @@ line what it did. A step that ends the run early raises :class:`NotPromoted` wit
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,8 @@ from flows.search import SearchResult, fit, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import column_problems, data_problems
 from monitoring.calibration import calibrations
+
+_log = logging.getLogger("headrace.retrain")
 
 Step = tuple[str, Callable[[], str]]
 
@@ -161,7 +164,7 @@ class Retraining:
 
     def search(self) -> str:
         """Try the candidates."""
-        self._found = search(self.project, self._train)
+        self._found = search(self.project, self._train, progress=lambda line: _log.info("search: %s", line))
         best = self._found.best
         history = "" if best.candidate.start is None else f", fitted from {format_time(best.candidate.start)} on"
         return f"{best.candidate.family} of {len(self._found.trials)} trials, loss {best.loss:.5f}{history}"
