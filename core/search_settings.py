@@ -59,7 +59,7 @@ class SpaceSettings(Section):
     @model_validator(mode="after")
     def _range_or_choices(self) -> Self:
         if self.choices is not None:
-            if {"low", "high", "log"} & self.model_fields_set:
+            if self.log or not self.low is self.high is None:
                 raise ValueError("has choices and a range; keep one: a list of values, or low and high")
             return self
         if self.low is None or self.high is None:
@@ -110,7 +110,9 @@ class CandidateSettings(Section):
     space: dict[Name, SpaceSettings] = Field(
         {}, description=f"where its parameters are searched, in place of their default spaces; {_LISTED}"
     )
-    params: dict[Name, JsonValue] = Field({}, description="parameters that are fixed, and so not searched")
+    params: dict[Name, JsonValue] = Field(
+        {}, description="parameters that are fixed; a function gets them, and those of its space, as keyword arguments"
+    )
 
     @field_validator("space", mode="before")
     @classmethod

@@ -40,13 +40,7 @@ class Candidate:
 
 
 def defaults(project: Project) -> list[Candidate]:
-    """Return each family's default setting, in the order of the project file.
-
-    Raises
-    ------
-    ProjectCodeError
-        If a project's function cannot be loaded.
-    """
+    """Return each family's default setting, in the order of the project file."""
     return [Candidate(family.name, 0, {**family.default, **family.fixed}) for family in families(project)]
 
 

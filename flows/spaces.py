@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from core.errors import ProjectCodeError
 from core.project import Project
 from core.search_settings import CandidateSettings, SpaceSettings
 from core.setting_types import Task
@@ -50,13 +51,7 @@ class Family:
 
 
 def families(project: Project) -> list[Family]:
-    """Return the project's families, in the order of its file.
-
-    Raises
-    ------
-    ProjectCodeError
-        If a project's function cannot be loaded.
-    """
+    """Return the project's families, in the order of its file."""
     settings = project.settings
     return [
         _own(project, entry) if ":" in entry.family else _known(settings.task, entry)
@@ -76,13 +71,18 @@ def _known(task: Task, entry: CandidateSettings) -> Family:
 def _own(project: Project, entry: CandidateSettings) -> Family:
     if not entry.space:
         return Family(entry.family, {}, {}, dict(entry.params), draws=True)
-    arguments = inspect.signature(project.load_function(entry.family)).parameters
-    wished = {name: arguments[name].default if name in arguments else None for name in entry.space}
-    default = {
-        name: space.nearest(None if wished[name] is inspect.Parameter.empty else wished[name])
-        for name, space in entry.space.items()
-    }
+    wished = _keywords(project, entry.family)
+    default = {name: space.nearest(wished.get(name)) for name, space in entry.space.items()}
     return Family(entry.family, entry.space, default, dict(entry.params))
+
+
+def _keywords(project: Project, reference: str) -> Params:
+    """Return the defaults of a function's keyword arguments; none of one that cannot be loaded: its trials say why."""
+    try:
+        arguments = inspect.signature(project.load_function(reference)).parameters.values()
+    except (ProjectCodeError, ValueError):
+        return {}
+    return {one.name: one.default for one in arguments if one.default is not inspect.Parameter.empty}
 
 
 def _range(low: float, high: float, *, log: bool = True) -> SpaceSettings:

@@ -30,7 +30,9 @@ def test_a_name_alone_and_a_space_of_ones_own():
 
 
 def test_settings_read_back_are_the_same():
-    settings = candidates("{family: gradient_boosting, space: {max_iter: {low: 5, high: 9}, max_leaf_nodes: [4, null]}}")
+    settings = candidates(
+        "{family: gradient_boosting, space: {max_iter: {low: 5, high: 9}, max_leaf_nodes: [4, null]}}"
+    )
     assert Settings.model_validate(settings.model_dump()) == settings
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
 
