@@ -146,8 +146,6 @@ class CandidateSettings(Section):
         for name, space in self.space.items():
             for place, value in space.values():
                 self._check(f"space.{name}", name, value, place)
-            if space.choices is None and not space.whole and _is_count(self.family, name):
-                raise ValueError(f"space.{name}: {name} is a whole number; write low and high without a decimal point")
         for name, value in self.params.items():
             self._check(f"params.{name}", name, value)
         return self

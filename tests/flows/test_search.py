@@ -169,7 +169,7 @@ def test_the_seconds_end_the_search_but_never_before_every_default_was_tried(tmp
 
 
 def test_a_line_is_said_of_each_trial(tmp_path: Path):
-    project, rows = write(tmp_path, "batch: {trials: 2, candidates: [linear, 'models.py:gone'], histories: [0.6]}\n")
+    project, rows = write(tmp_path, "batch: {trials: 2, candidates: [linear, 'models.py:gone'], histories: [0.9]}\n")
     (tmp_path / "models.py").write_text("def gone(task, kinds, draw):\n    return 3\n")
     lines: list[str] = []
     found = search(project, rows, progress=lines.append)
