@@ -98,7 +98,7 @@ def folds(event_time: Times, label_clock: Times, count: int, share: float = 0.2)
     >>> times = np.arange(10)
     >>> found = folds(times, times + 1, 2)
     >>> [(fold.train.nonzero()[0].tolist(), fold.holdout.nonzero()[0].tolist()) for fold in found]
-    [([0, 1, 2, 3, 4], [5, 6]), ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9])]
+    [([0, 1, 2, 3], [5, 6]), ([0, 1, 2, 3, 4, 5], [7, 8, 9])]
     """
     if not len(event_time):
         return [_cut(event_time, label_clock, 0)] * count
