@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from core.durations import DAY, HOUR, MINUTE, SECOND, WEEK
+from core.search_settings import CandidateSettings, as_candidates, check_candidates
 from core.setting_types import LARGEST_SEED, Duration, HowOften, Name, Rate, Section, Share
 
 
@@ -43,14 +44,28 @@ class BlendSettings(Section):
 class BatchSettings(Section):
     """The batch model: candidates, search and how it is judged."""
 
-    candidates: list[str] = Field(
-        ["gradient_boosting", "linear"],
+    candidates: list[CandidateSettings] = Field(
+        [CandidateSettings(family="gradient_boosting"), CandidateSettings(family="linear")],
         min_length=1,
-        description="model families: gradient_boosting, linear, forest; or file.py:function",
+        description="model families, by name or with a space of their own: `{family: linear, space: {strength: {low: "
+        "0.001, high: 10, log: true}}}`",
     )
-    trials: PositiveInt = Field(4, description="settings that are tried for each family")
+    trials: PositiveInt = Field(
+        4, description="settings that are tried, times the families: each one's default, then what promises most"
+    )
+    seconds: float | None = Field(
+        None,
+        gt=0,
+        description="wall-clock seconds after which the search stops, though every family's default is tried; null for "
+        "no limit: only then the same rows give the same model",
+    )
+    folds: PositiveInt = Field(
+        3, le=10, description="spans of time on which a setting is judged, each by a fit on what was known before it"
+    )
     max_rows: int = Field(500_000, ge=100, description="the latest rows that are used to train")
-    search_rows: int = Field(40_000, ge=100, description="rows used while searching")
+    search_rows: int = Field(
+        30_000, ge=100, description="rows used while searching, evenly drawn from all; for `histories` the latest"
+    )
     histories: list[Share] = Field(
         [0.5, 0.25, 0.125],
         description="shares of the latest rows to which training may be cut, where that is clearly better",
@@ -58,6 +73,17 @@ class BatchSettings(Section):
     holdout: Duration = Field(WEEK, ge=SECOND, description="the latest span, kept for the comparison with the champion")
     threads: PositiveInt = Field(2, description="threads used by a fit")
     seed: int = Field(20130101, ge=0, le=LARGEST_SEED, description="seed of the search")
+
+    @field_validator("candidates", mode="before")
+    @classmethod
+    def _short_candidates(cls, value: object) -> object:
+        return as_candidates(value)
+
+    @field_validator("candidates")
+    @classmethod
+    def _each_once(cls, value: list[CandidateSettings]) -> list[CandidateSettings]:
+        check_candidates(value)
+        return value
 
 
 class WindowSettings(Section):

@@ -1,8 +1,9 @@
-"""The batch model's families: small search spaces and scikit-learn pipelines with their preprocessing inside.
+"""The batch model's families: scikit-learn pipelines with their preprocessing inside.
 
 A project's own candidate is ``file.py:function`` with the signature ``function(task, kinds, draw)``: it
 returns an unfitted scikit-learn estimator for data frames with the project's features; `draw` is a
-`numpy.random.Generator` from which it may take its settings.
+`numpy.random.Generator` from which it may take its settings. Parameters that the project file gives a
+space or a value come as keyword arguments: ``function(task, kinds, draw, *, depth)``.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from core.batch_model import used_features
 from core.errors import ProjectCodeError
 from core.project import Project
 from core.setting_types import Kind, Task
+from flows.spaces import Params, families
 
-Params = dict[str, Any]
 _MAX_CATEGORIES = 250  # HistGradientBoosting holds 255 bins
 
 
@@ -38,14 +39,9 @@ class Candidate:
     start: int | None = None
 
 
-def candidates(project: Project) -> list[Candidate]:
-    """Return every candidate of the project, the same for the same seed."""
-    batch = project.settings.batch
-    return [
-        Candidate(family, trial, _draw(family, _generator(project, family, trial), trial))
-        for family in batch.candidates
-        for trial in range(batch.trials)
-    ]
+def defaults(project: Project) -> list[Candidate]:
+    """Return each family's default setting, in the order of the project file."""
+    return [Candidate(family.name, 0, {**family.default, **family.fixed}) for family in families(project)]
 
 
 def build(project: Project, candidate: Candidate) -> Any:
@@ -54,7 +50,7 @@ def build(project: Project, candidate: Candidate) -> Any:
     Raises
     ------
     ProjectCodeError
-        If the family is not known, or the project's function does not return an estimator.
+        If the project's function fails, or does not return an estimator.
     """
     settings = project.settings
     kinds = used_features(settings.batch_kinds)
@@ -71,38 +67,8 @@ def single_threaded(pipeline: Any) -> Any:
 
 
 def _generator(project: Project, family: str, trial: int) -> np.random.Generator:
-    position = project.settings.batch.candidates.index(family)
-    return np.random.default_rng([project.settings.batch.seed, position, trial])
-
-
-def _draw(family: str, draw: np.random.Generator, trial: int) -> Params:
-    if ":" in family:
-        return {}
-    if family not in _SPACES:
-        raise ProjectCodeError(
-            f"batch.candidates: {family!r} is not known; write {', '.join(_SPACES)} or file.py:function"
-        )
-    space = _SPACES[family]
-    drawn = {name: values[int(draw.integers(len(values)))] for name, values in space.items()}
-    return {name: values[0] for name, values in space.items()} if trial == 0 else drawn
-
-
-_SPACES: dict[str, dict[str, list[Any]]] = {
-    "gradient_boosting": {
-        "learning_rate": [0.06, 0.04, 0.1],
-        "max_iter": [150, 80, 250],
-        "max_leaf_nodes": [31, 8, 15],
-        "min_samples_leaf": [40, 20, 100],
-        "l2_regularization": [1.0, 0.0, 10.0],
-        "max_features": [0.5, 0.3, 1.0],
-    },
-    "linear": {"strength": [1.0, 0.01, 0.1, 10.0], "min_frequency": [20, 50]},
-    "forest": {
-        "min_samples_leaf": [10, 5, 20, 40],
-        "max_features": ["sqrt", 0.3, 0.5],
-        "max_depth": [16, 12],
-    },
-}
+    names = [entry.family for entry in project.settings.batch.candidates]
+    return np.random.default_rng([project.settings.batch.seed, names.index(family), trial])
 
 
 def _columns(kinds: Mapping[str, Kind]) -> tuple[list[str], list[str]]:
@@ -143,7 +109,7 @@ def _forest(task: Task, kinds: Mapping[str, Kind], params: Params, seed: int, th
     from sklearn.pipeline import Pipeline
 
     family = RandomForestRegressor if task == "regression" else RandomForestClassifier
-    model = family(n_estimators=100, random_state=seed, n_jobs=threads, **params)
+    model = family(random_state=seed, n_jobs=threads, **params)
     return Pipeline([("features", _coded(kinds)), ("model", model)])
 
 
@@ -187,7 +153,7 @@ def _from_project(project: Project, candidate: Candidate, kinds: Mapping[str, Ki
     function = project.load_function(candidate.family)
     draw = _generator(project, candidate.family, candidate.trial)
     try:
-        made = function(project.settings.task, dict(kinds), draw)
+        made = function(project.settings.task, dict(kinds), draw, **candidate.params)
     except Exception as error:
         raise ProjectCodeError(f"{candidate.family}: {type(error).__name__}: {error}") from error
     wanted = ["fit", "get_params", "predict" if project.settings.task == "regression" else "predict_proba"]

@@ -1,7 +1,8 @@
 """What a candidate is worth in company: the loss of a mixture of it with the online experts.
 
 The champion is never served alone. A model that says what the online experts say already adds nothing, however good it
-is by itself: the search asks for the best mixture, not for the best model.
+is by itself: the search asks for the best mixture, not for the best model. A tenth of what counts is the model by
+itself: that decides where none adds anything, and is what is served should the online experts fail.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 _SHARES = np.linspace(0.0, 1.0, 21)
 _ENOUGH = 0.5
+_ALONE = 0.1
 
 
 class Company:
@@ -45,7 +47,9 @@ class Company:
         self._online = online
 
     def loss(self, predictions: Sequence[Prediction]) -> float | None:
-        """Return the loss of the best mixture with a candidate; the candidate's own where the experts are silent.
+        """Return the loss of the best mixture with a candidate, a tenth of it the candidate's own.
+
+        Where the experts are silent it is all the candidate's own.
 
         Parameters
         ----------
@@ -57,10 +61,12 @@ class Company:
         float or None
             The loss that gates compare; None if there are no rows.
         """
-        if not self._kept:
-            return score(self._task, predictions, self._all_outcomes)[METRICS[self._task][0]]
+        alone = score(self._task, predictions, self._all_outcomes)[METRICS[self._task][0]]
+        if alone is None or not self._kept:
+            return alone
         own = [predictions[row] for row in self._kept]
-        return min(mixture_losses(self._task, own, self._online, self._outcomes))
+        mixed = min(mixture_losses(self._task, own, self._online, self._outcomes))
+        return (1.0 - _ALONE) * mixed + _ALONE * alone
 
 
 def mixture_losses(

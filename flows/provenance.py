@@ -60,7 +60,10 @@ def code_version() -> str:
 def project_files(project: Project) -> dict[str, str]:
     """Return the SHA-256 of the project file, of the Python files beside it, and of those that it names."""
     settings = project.settings
-    named = [*settings.batch.candidates, *(expert.factory for expert in settings.online)]
+    named = [
+        *(candidate.family for candidate in settings.batch.candidates),
+        *(expert.factory for expert in settings.online),
+    ]
     named += [settings.features.function] if settings.features else []
     wanted = {project.folder / reference.partition(":")[0] for reference in named if ".py:" in reference}
     wanted |= {project.folder / FILE_NAME, *project.folder.glob("*.py")}

@@ -1,52 +1,75 @@
-"""The search: every candidate is fitted on the earlier rows and scored on the latest ones; the best is fitted again.
+"""The search: settings are tried on spans of time, each on what was known before it; the best is fitted again.
 
-What counts is the loss of a mixture with the online experts (:mod:`flows.company`): a batch model that says what they
-say already is good, and adds nothing.
+It stands for the fit on all rows, so what it is given is drawn evenly from all of them. What counts is the loss in
+the company of the online experts (:mod:`flows.company`): a model that says what they say already adds nothing.
 
-The best is also tried on the latest part of the earlier rows alone: after a turn, all of history would keep the old
+The best is then also tried on the latest part of the latest rows alone: after a turn, all of history would keep the old
 world alive in the model. Less history has to be clearly better: the latest rows may only be another season.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import time
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.batch_model import FittedModel
+from core.durations import format_time
 from core.errors import HeadraceError
 from core.metrics import METRICS, score
 from core.predictions import is_sane
 from core.project import Project
-from flows.candidates import Candidate, build, candidates, single_threaded
+from flows.candidates import Candidate, build, single_threaded
 from flows.company import Company
 from flows.examples import Examples
-from flows.splits import inner_split
+from flows.spaces import families
+from flows.splits import Split, folds, inner_split
+
+if TYPE_CHECKING:
+    from flows.study import Draw, Study
 
 _CLEARLY_BETTER = 0.95
+
+Clock = Callable[[], float]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Rows to fit on, rows to score on, and the company there; without it a candidate is scored by itself."""
+
+    earlier: Examples
+    later: Examples
+    company: Company | None = None
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate and its losses on the later rows; None with the reason where it could not be scored.
+    """One candidate and its loss on later rows; None with the reason where it could not be scored, or was given up.
 
     Attributes
     ----------
     loss : float or None
-        Of the candidate by itself.
-    mixed : float or None
-        Of the best mixture with the online experts.
+        In company, the mean over all folds; by itself and on the latest rows, of one with a shorter history and of what
+        that is compared with.
+    reason : str or None
+        Why there is none.
+    folds : tuple of float
+        The losses on the folds that it came through, the earliest first; empty where the latest rows alone judged.
     """
 
     candidate: Candidate
     loss: float | None
-    mixed: float | None = None
     reason: str | None = None
+    folds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,38 +80,163 @@ class SearchResult:
     trials: list[Trial]
 
 
-def search(project: Project, train: Examples) -> SearchResult:
-    """Try every candidate on the latest ``batch.search_rows`` rows; same data and seed, same result.
+def search(
+    project: Project, train: Examples, progress: Progress = lambda line: None, clock: Clock = time.monotonic
+) -> SearchResult:
+    """Try settings of every family on at most ``batch.search_rows`` rows; same data and seed, same result.
+
+    Parameters
+    ----------
+    project : Project
+        Its families, spaces and budget.
+    train : Examples
+        The rows that the best will be fitted on.
+    progress : callable
+        Told a line about each trial when it ends.
+    clock : callable
+        Seconds; for ``batch.seconds``.
 
     Raises
     ------
     HeadraceError
         If no candidate could be fitted and scored; the message has each one's reason.
     """
-    latest = train.take(np.arange(max(len(train) - project.settings.batch.search_rows, 0), len(train)))
-    split = inner_split(latest.event_time, latest.label_clock)
-    earlier, later = latest.take(split.train), latest.take(split.holdout)
-    company = Company(project.settings, later)
-    trials = [_try(project, candidate, earlier, later, company) for candidate in candidates(project)]
+    trials = _Search(project, train, progress, clock).run()
     scored = [trial for trial in trials if trial.loss is not None]
     if not scored:
         reasons = dict.fromkeys(f"{trial.candidate.family}: {trial.reason}" for trial in trials)
         raise HeadraceError(f"no candidate could be fitted: {'; '.join(reasons)}")
-    best = min(scored, key=_mixed)
-    less = _with_less_history(project, best, earlier)
-    shorter = [_try(project, candidate, earlier, later, company) for candidate in less]
-    clearly = [trial for trial in shorter if trial.loss is not None and trial.loss < _CLEARLY_BETTER * _loss(best)]
-    return SearchResult(min(clearly, key=_loss, default=best), trials + shorter)
+    best = min(scored, key=_loss)
+    shorter = _on_the_latest(project, best, train, progress)
+    return SearchResult(_clearly_better(shorter) or best, trials + shorter)
+
+
+class _Search:
+    """The trials of all families, one after the other."""
+
+    def __init__(self, project: Project, train: Examples, progress: Progress, clock: Clock) -> None:
+        from flows.study import Study
+
+        batch = project.settings.batch
+        known = families(project)
+        varied = sum(family.varies for family in known)
+        self._project, self._progress, self._clock = project, progress, clock
+        self._deadline = math.inf if batch.seconds is None else clock() + batch.seconds
+        self._folds = _folds(project, _spread(train, batch.search_rows))
+        self._defaults = len(known)
+        self._budget = len(known) + (batch.trials - 1) * varied
+        self._study: Study = Study(known, self._budget, batch.seed)
+        self._tried: dict[str, Trial] = {}
+        self._numbers: Counter[str] = Counter()
+
+    def run(self) -> list[Trial]:
+        """Return what was tried within the budget."""
+        trials: list[Trial] = []
+        for number in range(self._budget):
+            if number >= self._defaults and self._late:
+                break
+            draw = self._study.draw()
+            key = _key(draw, number)
+            if key in self._tried:
+                self._repeat(self._tried[key])
+                continue
+            trials.append(self._one(draw))
+            self._tried[key] = trials[-1]
+            self._progress(f"trial {number + 1} of {self._budget}: {_said(trials[-1])}")
+        return trials
+
+    @property
+    def _late(self) -> bool:
+        return self._clock() >= self._deadline
+
+    def _one(self, draw: Draw) -> Trial:
+        candidate = Candidate(draw.family.name, self._numbers[draw.family.name], draw.params)
+        self._numbers[draw.family.name] += 1
+        losses: list[float] = []
+        for fold in self._folds:
+            if losses and not draw.default and (why := self._why_give_up()):
+                self._study.give_up()
+                done = f"given up after {len(losses)} of {len(self._folds)} folds: {why}"
+                return Trial(candidate, None, done, tuple(losses))
+            scored = _try(self._project, candidate, fold)
+            if scored.loss is None:
+                self._study.fail()
+                return replace(scored, folds=tuple(losses))
+            losses.append(scored.loss)
+            self._study.report(scored.loss)
+        self._study.complete()
+        return Trial(candidate, float(np.mean(losses)), None, tuple(losses))
+
+    def _why_give_up(self) -> str | None:
+        if self._study.hopeless:
+            return "not among the better quarter"
+        return "batch.seconds were over" if self._late else None
+
+    def _repeat(self, known: Trial) -> None:
+        """Tell the study what is known already of a setting that it drew again."""
+        for loss in known.folds:
+            self._study.report(loss)
+        if known.loss is not None:
+            self._study.complete()
+        elif known.folds:
+            self._study.give_up()
+        else:
+            self._study.fail()
+
+
+def _key(draw: Draw, number: int) -> str:
+    """Return what is the same for the same setting; a function that draws by itself never does the same."""
+    own = number if draw.family.draws else None
+    return json.dumps([draw.family.name, own, draw.params], sort_keys=True)
+
+
+def _spread(rows: Examples, most: int) -> Examples:
+    """Return at most so many of the rows, evenly from the first to the last."""
+    if len(rows) <= most:
+        return rows
+    return rows.take(np.linspace(0, len(rows) - 1, most).round().astype(int))
+
+
+def _folds(project: Project, rows: Examples) -> list[Fold]:
+    """Return the folds that can be fitted and scored; the latest, if there is none, so that trials say why."""
+    found = folds(rows.event_time, rows.label_clock, project.settings.batch.folds)
+    classes = 1 if project.settings.task == "regression" else 2
+    made = [_parts(rows, split) for split in found]
+    usable = [fold for fold in made if len(set(fold.earlier.outcomes)) >= classes and len(fold.later)]
+    return [replace(fold, company=Company(project.settings, fold.later)) for fold in usable or made[-1:]]
+
+
+def _parts(rows: Examples, split: Split) -> Fold:
+    return Fold(rows.take(split.train), rows.take(split.holdout))
+
+
+def _on_the_latest(project: Project, best: Trial, train: Examples, progress: Progress) -> list[Trial]:
+    """Return the best candidate on the latest rows: with all of them, then with each shorter history."""
+    settings = project.settings
+    latest = train.take(np.arange(max(len(train) - settings.batch.search_rows, 0), len(train)))
+    fold = _parts(latest, inner_split(latest.event_time, latest.label_clock))
+    shorter = _with_less_history(project, best, fold.earlier)
+    if not shorter:
+        return []
+    trials = []
+    for candidate in [best.candidate, *shorter]:
+        trials.append(_try(project, candidate, fold))
+        progress(f"on the latest rows: {_said(trials[-1])}")
+    return trials
+
+
+def _clearly_better(trials: list[Trial]) -> Trial | None:
+    """Return the best of the shorter histories if it is clearly better than the first trial, which has all of them."""
+    if not trials or trials[0].loss is None:
+        return None
+    limit = _CLEARLY_BETTER * trials[0].loss
+    better = [trial for trial in trials[1:] if trial.loss is not None and trial.loss < limit]
+    return min(better, key=_loss, default=None)
 
 
 def _loss(trial: Trial) -> float:
     assert trial.loss is not None
     return trial.loss
-
-
-def _mixed(trial: Trial) -> float:
-    assert trial.mixed is not None
-    return trial.mixed
 
 
 def _with_less_history(project: Project, best: Trial, rows: Examples) -> list[Candidate]:
@@ -123,17 +271,20 @@ def fit(project: Project, candidate: Candidate, rows: Examples) -> FittedModel:
         ) from error
 
 
-def _try(project: Project, candidate: Candidate, earlier: Examples, later: Examples, company: Company) -> Trial:
+def _try(project: Project, candidate: Candidate, fold: Fold) -> Trial:
+    """Fit on the first part of a fold and score on the second."""
     try:
-        predictions = fit(project, candidate, earlier).predict_frame(later.frame)
+        predictions = fit(project, candidate, fold.earlier).predict_frame(fold.later.frame)
     except HeadraceError as error:
-        return Trial(candidate, None, reason=str(error))
+        return Trial(candidate, None, str(error))
     if not all(is_sane(prediction) for prediction in predictions):
-        return Trial(candidate, None, reason="predictions are not finite")
-    loss = score(project.settings.task, predictions, later.outcomes)[METRICS[project.settings.task][0]]
+        return Trial(candidate, None, "predictions are not finite")
+    task = project.settings.task
+    alone = score(task, predictions, fold.later.outcomes)[METRICS[task][0]]
+    loss = alone if fold.company is None else fold.company.loss(predictions)
     if loss is None or not math.isfinite(loss):
-        return Trial(candidate, None, reason="no later rows to score on")
-    return Trial(candidate, loss, company.loss(predictions))
+        return Trial(candidate, None, "no later rows to score on")
+    return Trial(candidate, loss)
 
 
 @contextmanager
@@ -145,6 +296,14 @@ def _threads(limit: int) -> Iterator[None]:
         yield
 
 
+def _said(trial: Trial) -> str:
+    """Return a trial as a line of the log."""
+    candidate = trial.candidate
+    history = "" if candidate.start is None else f" from {format_time(candidate.start)} on"
+    result = trial.reason if trial.loss is None else f"loss {trial.loss:.5f}"
+    return f"{candidate.family} {candidate.trial}{history}: {result}"
+
+
 def described(trial: Trial) -> dict[str, Any]:
     """Return a trial as JSON."""
     candidate = trial.candidate
@@ -154,6 +313,6 @@ def described(trial: Trial) -> dict[str, Any]:
         "params": dict(candidate.params),
         "start": candidate.start,
         "loss": trial.loss,
-        "mixed": trial.mixed,
+        "folds": list(trial.folds),
         "reason": trial.reason,
     }

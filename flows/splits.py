@@ -78,10 +78,37 @@ def split_by_time(event_time: Times, label_clock: Times, *, span: int, after: in
 
 def inner_split(event_time: Times, label_clock: Times, share: float = 0.2) -> Split:
     """Split training rows in time for the search: the latest `share` of them validates."""
-    start = int(np.quantile(event_time, 1.0 - share, method="lower")) if len(event_time) else 0
-    return _cut(event_time, label_clock, start)
+    return folds(event_time, label_clock, 1, share)[0]
 
 
-def _cut(event_time: Times, label_clock: Times, start: int) -> Split:
+def folds(event_time: Times, label_clock: Times, count: int, share: float = 0.2) -> list[Split]:
+    """Split training rows in time, several times: each fold validates on a later span of about equally many rows.
+
+    A fold trains on all rows before its span whose label was known before the span began (an expanding window).
+
+    Parameters
+    ----------
+    count : int
+        How many; the earliest is first.
+    share : float
+        Rows that a fold validates on, of all; less where `count` of them would leave fewer to the first training.
+
+    Examples
+    --------
+    >>> times = np.arange(10)
+    >>> found = folds(times, times + 1, 2)
+    >>> [(fold.train.nonzero()[0].tolist(), fold.holdout.nonzero()[0].tolist()) for fold in found]
+    [([0, 1, 2, 3], [5, 6]), ([0, 1, 2, 3, 4, 5], [7, 8, 9])]
+    """
+    if not len(event_time):
+        return [_cut(event_time, label_clock, 0)] * count
+    share = min(share, 1.0 / (count + 1))
+    shares = [1.0 - share * number for number in range(count, 0, -1)]
+    starts = [int(start) for start in np.quantile(event_time, shares, method="lower")]
+    return [_cut(event_time, label_clock, start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
+
+
+def _cut(event_time: Times, label_clock: Times, start: int, end: int | None = None) -> Split:
     train = (event_time < start) & (label_clock < start)
-    return Split(np.asarray(train), np.asarray(event_time >= start), start)
+    held = event_time >= start if end is None else (event_time >= start) & (event_time < end)
+    return Split(np.asarray(train), np.asarray(held), start)

@@ -6,6 +6,7 @@ line what it did. A step that ends the run early raises :class:`NotPromoted` wit
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,8 @@ from flows.search import SearchResult, fit, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import column_problems, data_problems
 from monitoring.calibration import calibrations
+
+_log = logging.getLogger("headrace.retrain")
 
 Step = tuple[str, Callable[[], str]]
 
@@ -164,7 +167,7 @@ class Retraining:
 
     def search(self) -> str:
         """Try the candidates."""
-        self._found = search(self.project, self._train)
+        self._found = search(self.project, self._train, progress=lambda line: _log.info("search: %s", line))
         best = self._found.best
         history = (
             ""

@@ -70,7 +70,7 @@ def _default(field: Any, inner: Any) -> str:
         return "required"
     value = field.default
     if inner is not None:
-        return ", ".join(f"`{entry.name}`" for entry in value)
+        return ", ".join(f"`{getattr(entry, 'name', None) or entry.family}`" for entry in value) or "none"
     if value is None:
         return "none"
     if isinstance(value, int) and not isinstance(value, bool) and _is_duration(field):

@@ -19,7 +19,7 @@ from core.errors import ProjectCodeError, StoreError, UsageError
 from core.locks import FileLock
 from core.registry import Registry
 from core.status import write_status
-from flows.candidates import build, candidates
+from flows.candidates import build, defaults
 from flows.check_drift import check_drift
 from flows.evaluation import evaluate
 from flows.examples import as_examples
@@ -172,13 +172,7 @@ def test_a_wrong_candidate_is_said(tmp_path: Path, name: str):
     project = write_project(tmp_path, "binary", f"batch: {{candidates: ['{name}']}}\n")
     (project.folder / "models.py").write_text(OWN)
     with pytest.raises(ProjectCodeError, match=name.partition(":")[2]):
-        build(project, candidates(project)[0])
-
-
-def test_an_unknown_family_is_said(tmp_path: Path):
-    project = write_project(tmp_path, "binary", "batch: {candidates: [boosting]}\n")
-    with pytest.raises(ProjectCodeError, match="gradient_boosting, linear, forest"):
-        candidates(project)
+        build(project, defaults(project)[0])
 
 
 def test_a_candidate_that_fails_does_not_stop_the_others(tmp_path: Path):
@@ -209,7 +203,7 @@ def test_after_a_turn_the_past_is_left_out_and_else_it_is_kept(tmp_path: Path, t
 def test_every_family_predicts_a_row_the_same_alone_and_among_others(tmp_path: Path, task: str):
     project = write_project(tmp_path, task, "batch: {trials: 1, candidates: [gradient_boosting, linear, forest]}\n")
     rows = as_examples(examples(project, 500), project.settings)
-    for candidate in candidates(project):
+    for candidate in defaults(project):
         model = fit(project, candidate, rows)
         together = model.predict_frame(rows.frame)
         alone = [model.predict_frame(rows.frame.iloc[[row]])[0] for row in range(5)]
@@ -218,7 +212,7 @@ def test_every_family_predicts_a_row_the_same_alone_and_among_others(tmp_path: P
 
 def test_the_blend_of_the_same_model_twice_is_the_same(toy: Toy):
     rows = as_examples(toy.table.slice(0, 800), toy.project.settings)
-    model = fit(toy.project, candidates(toy.project)[0], rows)
+    model = fit(toy.project, defaults(toy.project)[0], rows)
     held = as_examples(toy.table.slice(800), toy.project.settings)
     found = evaluate(toy.project.settings, held, rows.outcomes, model, model)
     assert found.rows == 1_200
