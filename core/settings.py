@@ -23,6 +23,7 @@ from core.loop_settings import (
     DriftSettings,
     ExpertSettings,
     GateSettings,
+    PromotionSettings,
     RetrainSettings,
     StateSettings,
     WindowSettings,
@@ -71,6 +72,7 @@ class Settings(Section):
     drift: DriftSettings = DriftSettings()
     retrain: RetrainSettings = RetrainSettings()
     gates: GateSettings = GateSettings()
+    promotion: PromotionSettings = PromotionSettings()
     alerts: AlertSettings = AlertSettings()
     state: StateSettings = StateSettings()
     replay: ReplaySettings | None = None
