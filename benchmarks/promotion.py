@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ Losses = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
 )
 @click.option("--losses", "losses_file", type=click.Path(path_type=Path), help="Keep the paired losses here.")
 @click.option("--fitted-on", default=90, show_default=True, help="Days that models are fitted on, resampled.")
-@click.option("--days", default=150, show_default=True, help="Days after them on which they are compared.")
+@click.option("--days", default=120, show_default=True, help="Days after them on which they are compared.")
 @click.option("--pairs", default=8, show_default=True)
 @click.option("--streams", default=1000, show_default=True)
 @click.option("--challengers", default=200, show_default=True, help="Truly better ones, for the power.")
@@ -55,50 +56,52 @@ def main(project: Path, tape_file: Path | None, losses_file: Path | None, fitted
          json_file: Path | None) -> None:  # fmt: skip
     """Measure false promotions and power."""
     loaded = load_project(project)
-    if losses_file is not None and losses_file.is_file():
-        losses = dict(np.load(losses_file))
-    else:
-        losses = paired_losses(loaded, _examples(loaded, tape_file), fitted_on, days, pairs, seed)
-        if losses_file is not None:
-            np.savez_compressed(losses_file, **losses)
+    losses = dict(np.load(losses_file)) if losses_file is not None and losses_file.is_file() else {}
+    if f"blends_{2 * pairs - 1}" not in losses:
+        rows = _examples(loaded, tape_file)
+        for found in paired_losses(loaded, rows, fitted_on, days, pairs, seed, losses):
+            losses |= found
+            if losses_file is not None:
+                np.savez_compressed(losses_file, **losses)
     draw, settings = np.random.default_rng(seed), loaded.settings.promotion
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for kind in ("blends", "models"):
         compared = [_blocks(losses, kind, pair) for pair in range(pairs)]
         by_lot = [_by_lot(compared[draw.integers(pairs)], draw) for _ in range(streams)]
-        found[kind] = {
+        result[kind] = {
             "spread_of_a_day": [round(float(np.std([b.gain / b.champion for b in pair])), 5) for pair in compared],
             "false_promotions": _summary(by_lot, settings, holdout),
             "without_end": _summary(by_lot, settings.model_copy(update={"max_labels": 10**9}), holdout),
         }
         for gain in gains:
             better = [_shifted(compared[draw.integers(pairs)], gain, draw) for _ in range(challengers)]
-            found[kind][f"gain_{gain:g}"] = _summary(better, settings, holdout)
-            found[kind][f"gain_{gain:g}_without_holdout"] = _summary(better, settings, 0)
-    click.echo(json.dumps(found, indent=1))
+            result[kind][f"gain_{gain:g}"] = _summary(better, settings, holdout)
+            result[kind][f"gain_{gain:g}_without_holdout"] = _summary(better, settings, 0)
+    click.echo(json.dumps(result, indent=1))
     if json_file:
-        json_file.write_text(json.dumps(found), encoding="utf-8")
+        json_file.write_text(json.dumps(result), encoding="utf-8")
 
 
-def paired_losses(project: Project, rows: Examples, fitted_on: int, days: int, pairs: int, seed: int) -> Losses:
-    """Return each model's losses, alone and blended, on the rows of the days compared."""
+def paired_losses(
+    project: Project, rows: Examples, fitted_on: int, days: int, pairs: int, seed: int, known: Losses
+) -> Iterator[Losses]:
+    """Yield each model's losses, alone and blended, on the rows of the days compared; not those that are known."""
     day = rows.event_time // DAY - int(rows.event_time.min()) // DAY
     train, later = rows.take(day < fitted_on), rows.take((day >= fitted_on) & (day < fitted_on + days))
     later = later.take(np.argsort(later.clock, kind="stable"))
     train_day = train.event_time // DAY
     online = {expert.name: later.predictions(expert.name) for expert in project.settings.online}
-    found: Losses = {"day": later.event_time // DAY}
     for number in range(2 * pairs):
+        if f"blends_{number}" in known:
+            continue
         draw = np.random.default_rng([seed, number])
         chosen = draw.choice(np.unique(train_day), fitted_on)
         places = np.concatenate([np.flatnonzero(train_day == one) for one in chosen])
-        model = _fitted(train, places, project.settings, number)
-        own = model.predict_frame(later.frame)
-        found[f"models_{number}"] = np.array([loss(p, y) for p, y in zip(own, later.outcomes, strict=True)])
-        found[f"blends_{number}"] = _blended(project.settings, {"champion": own, **online}, later)
-        click.echo(f"model {number}: {found[f'models_{number}'].mean():.4f}, "
-                   f"blended {found[f'blends_{number}'].mean():.4f}", err=True)  # fmt: skip
-    return found
+        own = _fitted(train, places, project.settings, number).predict_frame(later.frame)
+        alone = np.array([loss(p, y) for p, y in zip(own, later.outcomes, strict=True)])
+        blended = _blended(project.settings, {"champion": own, **online}, later)
+        click.echo(f"model {number}: {alone.mean():.4f}, blended {blended.mean():.4f}", err=True)
+        yield {"day": later.event_time // DAY, f"models_{number}": alone, f"blends_{number}": blended}
 
 
 def _examples(project: Project, file: Path | None) -> Examples:

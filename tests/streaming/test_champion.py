@@ -14,18 +14,19 @@ class Source:
 
     def __init__(self) -> None:
         self.alias: tuple[int, int] | None = None
+        self.shadows: dict[str, tuple[int, int]] = {}
         self.error: Exception | None = None
         self.loads: list[int] = []
         self.changed = threading.Condition()
         self.looks = 0
 
-    def current(self):
+    def followed(self):
         with self.changed:
             self.looks += 1
             self.changed.notify_all()
             if self.error:
                 raise self.error
-            return self.alias
+            return {**self.shadows, **({} if self.alias is None else {"champion": self.alias})}
 
     def load(self, version):
         self.loads.append(version)
