@@ -91,16 +91,18 @@ def paired_blocks(
         implied=settings.label.missing is not None,
     )
     span = settings.promotion.block
-    outcomes = rows["label"].to_pylist()
-    champion, challenger = (
-        [loss(prediction_of(cell), outcome) for cell, outcome in zip(rows[name].to_pylist(), outcomes, strict=True)]
-        for name in (served_column, blended_column)
-    )
+    both = _losses(rows, served_column), _losses(rows, blended_column)
     blocks = []
     numbers = times // span
     for number in np.unique(numbers[(numbers + 1) * span <= until - wait]).tolist():
         places = np.flatnonzero(numbers == number).tolist()
         # summed without rounding: the order of rows, which partitions share, must not matter
-        sums = [math.fsum(losses[place] for place in places) for losses in (champion, challenger)]
+        sums = [math.fsum(losses[place] for place in places) for losses in both]
         blocks.append(Block(len(places), *sums))
     return blocks
+
+
+def _losses(rows: pa.Table, column: str) -> list[float]:
+    made = [prediction_of(cell) for cell in rows[column].to_pylist()]
+    outcomes = rows["label"].to_pylist()
+    return [loss(one, outcome) for one, outcome in zip(made, outcomes, strict=True) if one is not None]

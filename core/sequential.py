@@ -182,7 +182,9 @@ def _bound(game: _Game, alpha: float, *, up: bool) -> float | None:
     low, high = beyond(_LOWEST), beyond(1.0)
     if (low if up else high) < 0.0:
         return None
-    return 1.0 if min(low, high) >= 0.0 else float(brentq(beyond, _LOWEST, 1.0))
+    if min(low, high) >= 0.0:
+        return 1.0 if up else _LOWEST
+    return float(brentq(beyond, _LOWEST, 1.0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -118,15 +118,14 @@ class ChampionWatcher:
                 return
             try:
                 source = source or self._connect()
-                self._look(source)
-                self._load_wanted(source)
-                self._report(None)
-                pause = self._poll_s
+                problems = [*self._load_wanted(source), *self._look(source)]
             except Exception as error:  # noqa: BLE001  a thread that died would never follow the alias again
-                pause = min(max(pause, self._poll_s) * 2, _MAX_PAUSE_S)
-                self._report(str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}")
+                problems = [error]
+            pause = min(max(pause, self._poll_s) * 2, _MAX_PAUSE_S) if problems else self._poll_s
+            self._report(_said(problems[0]) if problems else None)
 
-    def _load_wanted(self, source: ChampionSource) -> None:
+    def _load_wanted(self, source: ChampionSource) -> list[Exception]:
+        """Load what was asked for; return why some of it cannot be loaded."""
         problems: list[Exception] = []
         for version in sorted(self._wanted - self._models.keys()):
             try:
@@ -134,8 +133,7 @@ class ChampionWatcher:
                 _log.info("version %d is loaded: the stream was predicted with it before", version)
             except Exception as error:  # noqa: BLE001  the others are loaded all the same
                 problems.append(error)
-        if problems:
-            raise problems[0]
+        return problems
 
     def _keep(self, version: int, model: BatchModel) -> None:
         with self._lock:
@@ -145,23 +143,23 @@ class ChampionWatcher:
             while len(self._models) > _KEPT_MODELS:
                 del self._models[next(iter(self._models))]
 
-    def _look(self, source: ChampionSource) -> None:
+    def _look(self, source: ChampionSource) -> list[Exception]:
+        """Load whom the aliases name; return why some of the shadows cannot be loaded."""
         followed = source.followed()
         current = followed.get(CHAMPION)
         champion = self._loaded if current in (None, self._seen) else self._load(source, *current)
         shadows: dict[str, Champion] = {}
-        problem: Exception | None = None
+        problems: list[Exception] = []
         for role in SHADOWS:
             if role in followed:
                 try:
                     shadows[role] = self._load(source, *followed[role])
                 except Exception as error:  # noqa: BLE001  a shadow costs nothing but itself
-                    problem = error
+                    problems.append(error)
         self._publish(champion, shadows)
         self._seen = current or self._seen
         self._looked.set()
-        if problem is not None:
-            raise problem
+        return problems
 
     def _load(self, source: ChampionSource, version: int, effective_at: int) -> Champion:
         with self._lock:
@@ -176,7 +174,8 @@ class ChampionWatcher:
             before = {"champion": self._loaded, **self._shadows}
             self._loaded, self._shadows = champion, shadows
         for role, found in {"champion": champion, **shadows}.items():
-            if found is not None and found != before.get(role):
+            known = before.get(role)
+            if found is not None and (known is None or known.model.version != found.model.version):
                 _log.info("%s %d is loaded", role, found.model.version)
 
     def _report(self, problem: str | None) -> None:
@@ -184,4 +183,8 @@ class ChampionWatcher:
             news = problem is not None and problem != self._problem
             self._problem = problem
         if news:
-            _log.warning("the champion cannot be followed, the stream goes on without a change: %s", problem)
+            _log.warning("an alias cannot be followed, the stream goes on without a change: %s", problem)
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}"

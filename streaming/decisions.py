@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from core.durations import LATEST
 from core.errors import CheckpointError
-from core.models import BatchModel
+from core.models import SHADOWS, BatchModel
 from core.settings import Settings
 from streaming.champion import Champion
 from streaming.journal import Action, Batch, Entry, Follow, Swap, Tick, Unlearn, picks_of
@@ -75,13 +75,47 @@ class LiveOrder:
         self._merger = Merger(self._topics, wait, time.monotonic(), clocks)
         self._corrected: dict[tuple[str, int], int] = {}
         self.coming: Champion | None = None
-        self.shadows_coming: dict[str, Champion | None] = {}
-        self.behind_swap: dict[str, Champion | None] = {}
+        self._shadows_coming: dict[str, Champion | None] = {}
+        self._behind_swap: dict[str, Champion | None] = {}
 
     @property
     def clocks(self) -> dict[str, int]:
         """How far each topic has been given out, ms."""
         return self._merger.clocks
+
+    def offer(
+        self,
+        champion: Champion | None,
+        shadows: Mapping[str, Champion],
+        serving: int | None,
+        following: Mapping[str, int],
+    ) -> None:
+        """Take notice of who is to serve and to shadow; what is so already changes nothing.
+
+        What follows from a change of the champion waits for it: the one that serves becomes a shadow, or one that comes
+        stops being one.
+
+        Parameters
+        ----------
+        serving : int or None
+            The version that serves now.
+        following : mapping of str to int
+            The version that shadows now, by role.
+        """
+        if champion is not None:
+            self.coming = champion if champion.model.version != serving else None
+        coming = None if self.coming is None else self.coming.model.version
+        self._shadows_coming, self._behind_swap = {}, {}
+        for role in SHADOWS:
+            wanted, before = shadows.get(role), following.get(role)
+            version = None if wanted is None else wanted.model.version
+            if version == before:
+                continue
+            serves = version is not None and version == serving
+            if coming is not None and (serves or before == coming):
+                self._behind_swap[role] = wanted
+            elif not serves:
+                self._shadows_coming[role] = wanted
 
     def push(self, record: RawRecord) -> None:
         """Take in a polled record; outside of lockstep a time stamp from the future counts as now."""
@@ -130,18 +164,18 @@ class LiveOrder:
 
     def _changes(self, time_ms: int) -> list[Decision]:
         """Return what is to change before a record of `time_ms`: the champion, then shadows."""
-        if self.coming is None and not self.shadows_coming:
+        if self.coming is None and not self._shadows_coming:
             return []
         changes = []
         if self.coming is not None and self._is_due(self.coming, time_ms):
             changes.append(Decision(Swap(self.coming.model.version), model=self.coming.model))
             self.coming = None
-            changes += [_follow(role, shadow) for role, shadow in self.behind_swap.items()]
-            self.behind_swap = {}
-        for role, shadow in list(self.shadows_coming.items()):
+            changes += [_follow(role, shadow) for role, shadow in self._behind_swap.items()]
+            self._behind_swap = {}
+        for role, shadow in list(self._shadows_coming.items()):
             if shadow is None or self._is_due(shadow, time_ms):
                 changes.append(_follow(role, shadow))
-                del self.shadows_coming[role]
+                del self._shadows_coming[role]
         return changes
 
     def _is_due(self, coming: Champion, time_ms: int) -> bool:

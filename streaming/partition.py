@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import CheckpointError
-from core.models import SHADOWS, BatchModel
+from core.models import BatchModel
 from core.project import Project
 from core.quarantine import Span
 from core.store import TableStore
@@ -206,26 +206,9 @@ class Partition:
         return self._intake.full((self._live if self._script is None else self._script).backlog)
 
     def offer(self, champion: Champion | None, shadows: Mapping[str, Champion]) -> None:
-        """Let `champion` serve, and these versions shadow: from the next record on, in lockstep from their time on.
-
-        What follows from a change of the champion is done with it: the one before becomes a shadow, or one stops being
-        one.
-        """
-        if not self.is_live:
-            return
-        if champion is not None and champion.model.version != self.serving_champion:
-            self._live.coming = champion
-        coming = None if self._live.coming is None else self._live.coming.model.version
-        now: dict[str, Champion | None] = {}
-        later: dict[str, Champion | None] = {}
-        for role in SHADOWS:
-            wanted, before = shadows.get(role), self.state.following.get(role)
-            version = None if wanted is None else wanted.model.version
-            if version == before or (version == self.serving_champion and version is not None and coming is None):
-                continue
-            waits = coming is not None and (before == coming or version == self.serving_champion)
-            (later if waits else now)[role] = wanted
-        self._live.shadows_coming, self._live.behind_swap = now, later
+        """Let `champion` serve, and these versions shadow: from the next record on, in lockstep from their time on."""
+        if self.is_live:
+            self._live.offer(champion, shadows, self.serving_champion, self.state.following)
 
     @property
     def ready_champion(self) -> int | None:

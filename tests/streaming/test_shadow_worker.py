@@ -20,6 +20,7 @@ from streaming.memory_broker import MemoryBroker
 
 STATE = {"commit_every": "1ms", "recover_within": "2ms"}
 FIRST, SECOND, PROMOTED = START + 20 * MINUTE, START + 30 * MINUTE, START + 60 * MINUTE
+AFTER = {"champion": (2, PROMOTED), "previous": (1, FIRST)}
 
 
 @pytest.fixture(autouse=True)
@@ -45,19 +46,6 @@ class Aliases:
         return FakeChampion(version, {1: lambda row: 0.3, 2: lambda row: 0.8 if row["x"] > 0 else 0.2}[version])
 
 
-class Promoting(Aliases):
-    """The challenger is promoted once the stream has been predicted with it for a while."""
-
-    def __init__(self, worker_broker: MemoryBroker, after: int) -> None:
-        super().__init__(champion=(1, FIRST), challenger=(2, SECOND))
-        self._broker, self._after = worker_broker, after
-
-    def followed(self):
-        if len(self._broker.records("small.predictions")) >= self._after:
-            self.aliases = {"champion": (2, PROMOTED), "previous": (1, FIRST)}
-        return super().followed()
-
-
 def project_in(folder):
     return make_project(folder, online=["linear", "prior"], state=STATE)
 
@@ -69,10 +57,19 @@ def changes(broker) -> list[Swap | Follow]:
     return [a for e in entries if isinstance(e, Entry) for a in e.actions if isinstance(a, Swap | Follow)]
 
 
+def promoted_midway(project, broker, phases=None):
+    """Run a worker that sees a champion and a challenger, then, perhaps killed first, one that sees it promoted."""
+    run(project, broker, records=80, watcher=watching(Aliases(champion=(1, FIRST), challenger=(2, SECOND))))
+    if phases is not None:
+        with pytest.raises(Killed):
+            run(project, broker, phases=phases, watcher=watching(Aliases(**AFTER)))
+    return run(project, broker, watcher=watching(Aliases(**AFTER)))
+
+
 def test_the_order_of_a_promotion(tmp_path):
     project = project_in(tmp_path)
     broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 100)))
-    finished = run(project, broker, watcher=watching(Promoting(broker, 35)))
+    finished = promoted_midway(project, broker)
     assert changes(broker) == [
         Swap(1),
         Follow("challenger", 2),
@@ -93,12 +90,9 @@ def test_the_order_of_a_promotion(tmp_path):
 def test_a_kill_in_any_phase_changes_nothing(tmp_path, phase, nth):
     stream = with_clocks(easy_stream("binary", 100))
     found = []
-    for name in ("whole", "killed"):
-        project, broker = project_in(tmp_path / name), fill(MemoryBroker(), stream)
-        if name == "killed":
-            with pytest.raises(Killed):
-                run(project, broker, phases=KillingPhases(phase, nth), watcher=watching(Promoting(broker, 35)))
-        finished = run(project, broker, watcher=watching(Promoting(broker, 35)))
+    for phases in (None, KillingPhases(phase, nth)):
+        project, broker = project_in(tmp_path / str(len(found))), fill(MemoryBroker(), stream)
+        finished = promoted_midway(project, broker, phases)
         tables = {table: rows_of(project, table) for table in (PREDICTIONS, EXAMPLES)}
         found.append((digest(finished.partitions[0].state), values(broker), tables))
     assert found[0] == found[1]
