@@ -148,13 +148,14 @@ class History:
         return Asked(predicted, row["labelled"])
 
 
-def _shadows(row: dict[str, Any]) -> dict[str, Shadowed]:
+def _shadows(row: dict[str, Any]) -> dict[str, Shadowed] | None:
     made = {role: [row[name] for name in shadow_columns(role)] for role in SHADOWS}
-    return {
+    found = {
         role: Shadowed(version, _prediction(own), _prediction(blended))
         for role, (version, own, blended) in made.items()
         if version is not None
     }
+    return found or None
 
 
 def _as_learned(row: dict[str, Any]) -> Learned:

@@ -37,8 +37,8 @@ class Predicted:
         Each expert's; an expert that had none is left out.
     served : prediction or None
         The blend; None while no expert can predict yet.
-    shadows : dict of str to Shadowed
-        What each shadow made of it, by role.
+    shadows : dict of str to Shadowed, or None
+        What each shadow made of it, by role; None without any.
     """
 
     step: int
@@ -51,7 +51,7 @@ class Predicted:
     features: Features
     predictions: dict[str, Prediction]
     served: Prediction | None
-    shadows: dict[str, Shadowed] = field(default_factory=dict)
+    shadows: dict[str, Shadowed] | None = None
 
 
 class Fate(Enum):
@@ -209,5 +209,6 @@ def _decode(queue: int, content: bytes) -> _Value:
         return value  # type: ignore[no-any-return]
     if queue != _PENDING:
         return Label(*value)
-    value[-1] = {role: Shadowed(*made) for role, made in value[-1].items()}
+    if value[-1] is not None:
+        value[-1] = {role: Shadowed(*made) for role, made in value[-1].items()}
     return Predicted(*value)

@@ -37,6 +37,7 @@ def learn_event(learners: Learners, event: Predicted, outcome: Outcome, successo
     members = members_of(event, learners.shadows.serving) if event.shadows else None
     score = learners.scores, learners.plausible
     learn(learners.blend, *score, event.predictions, event.served, outcome, event.step, successor, members)
-    learners.shadows.learn(event, outcome)
+    if learners.shadows.by_role:
+        learners.shadows.learn(event, outcome)
     for expert in learners.experts:
         expert.learn(event.features, outcome)

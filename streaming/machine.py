@@ -109,7 +109,7 @@ class Prepared:
     content: Event | Label | BadRecord
     features: Features | None = None
     champion: object = None
-    shadows: Mapping[str, object] = field(default_factory=dict)
+    shadows: Mapping[str, object] | None = None
 
 
 class Machine:
@@ -312,8 +312,7 @@ class Machine:
         predictions = usable(state.plausible, prepared.champion, known)
         self.champion_failures += prepared.champion is not None and CHAMPION not in predictions
         version = state.champion_version if CHAMPION in predictions else None
-        own = {role: self._checked(role, prediction) for role, prediction in prepared.shadows.items()}
-        state.blend = state.shadows.seat(state.blend, version, {role: state.following[role] for role in own})
+        own = self._seat(prepared, version)
         served = state.blend.mix(predictions, state.step) if predictions else None
         return Predicted(
             step=state.step,
@@ -326,8 +325,17 @@ class Machine:
             features=features,
             predictions=predictions,
             served=served,
-            shadows=state.shadows.mix(own, predictions, state.step) if own else {},
+            shadows=state.shadows.mix(own, predictions, state.step) if own else None,
         )
+
+    def _seat(self, prepared: Prepared, champion: int | None) -> dict[str, Prediction | None] | None:
+        """Give champion and shadows their blends; return what the shadows predicted, None without any."""
+        state = self.state
+        if prepared.shadows is None and state.shadows.are_settled(champion):
+            return None
+        own = {role: self._checked(role, prediction) for role, prediction in (prepared.shadows or {}).items()}
+        state.blend = state.shadows.seat(state.blend, champion, {role: state.following[role] for role in own})
+        return own
 
     def _checked(self, role: str, prediction: object) -> Prediction | None:
         checked = None if prediction is None else self.state.plausible.check(prediction)

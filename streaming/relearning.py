@@ -69,7 +69,7 @@ class Relearning:
     def _seat(self, event: Predicted) -> None:
         """Give the versions that predicted then their blends, as the machine did."""
         learners = self._learners
-        followed = {role: shadowed.version for role, shadowed in event.shadows.items()}
+        followed = {role: shadowed.version for role, shadowed in (event.shadows or {}).items()}
         learners.blend = learners.shadows.seat(learners.blend, event.champion_version, followed)
 
     def _predicted(self, event: Predicted) -> Predicted:
@@ -83,8 +83,8 @@ class Relearning:
             if prediction is not None:
                 predictions[expert.name] = prediction
         served = learners.blend.mix(predictions, event.step) if predictions else None
-        own = {role: shadowed.prediction for role, shadowed in event.shadows.items()}
-        shadows = learners.shadows.mix(own, predictions, event.step)
+        own = {role: shadowed.prediction for role, shadowed in (event.shadows or {}).items()}
+        shadows = learners.shadows.mix(own, predictions, event.step) if own else None
         return replace(event, predictions=predictions, served=served, shadows=shadows)
 
     def _learn(self, example: Learned) -> None:

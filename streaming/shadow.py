@@ -54,8 +54,8 @@ class Event(Protocol):
         """Each expert's."""
 
     @property
-    def shadows(self) -> Mapping[str, Shadowed]:
-        """Each shadow's, by its role."""
+    def shadows(self) -> Mapping[str, Shadowed] | None:
+        """Each shadow's, by its role; None without any."""
 
 
 @dataclass
@@ -81,6 +81,10 @@ class Shadows:
     serving: int | None = None
     by_role: dict[str, Shadow] = field(default_factory=dict)
 
+    def are_settled(self, champion: int | None) -> bool:
+        """Tell whether every blend is where it belongs for an event that only this champion predicts."""
+        return not self.by_role and (champion is None or champion == self.serving)
+
     def seat(self, blend: Blend, champion: int | None, followed: Mapping[str, int]) -> Blend:
         """Give every version its blend before an event is predicted; return the one that serves.
 
@@ -93,8 +97,6 @@ class Shadows:
         followed : mapping of str to int
             The version of each role that predicts it in shadow.
         """
-        if champion in (None, self.serving) and not followed and not self.by_role:
-            return blend
         blends = {shadow.version: shadow.blend for shadow in self.by_role.values()}
         if champion is not None and champion != self.serving:
             if self.serving is not None:
@@ -139,7 +141,7 @@ def members_of(event: Event, version: int | None) -> Mapping[str, Prediction]:
 
     Of an event that it had nothing to do with its blend learns as the one that served did.
     """
-    for shadowed in event.shadows.values():
+    for shadowed in (event.shadows or {}).values():
         if shadowed.version == version:
             return _in_place(event.predictions, shadowed.prediction)
     return event.predictions

@@ -123,7 +123,7 @@ def _prediction_rows(rows: Sequence[Predicted], settings: Settings) -> dict[str,
     for name in settings.expert_names:
         columns[prediction_column(name)] = [prediction_cell(row.predictions.get(name)) for row in rows]
     for role in SHADOWS:
-        columns |= _shadow_rows([row.shadows.get(role) for row in rows], role)
+        columns |= _shadow_rows([row.shadows.get(role) if row.shadows else None for row in rows], role)
     return columns
 
 
