@@ -44,8 +44,8 @@ class FixedSource:
     def __init__(self, effective_at: int) -> None:
         self._effective_at = effective_at
 
-    def current(self) -> tuple[int, int]:
-        return MadeChampion.version, self._effective_at
+    def followed(self) -> dict[str, tuple[int, int]]:
+        return {"champion": (MadeChampion.version, self._effective_at)}
 
     def load(self, version: int) -> BatchModel:
         return MadeChampion()

@@ -180,6 +180,26 @@ class GateSettings(Section):
     )
 
 
+class PromotionSettings(Section):
+    """How a challenger in shadow earns its promotion: by the blend with it, on live labels."""
+
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="chance that a challenger that gains nothing is ever promoted, at most"
+    )
+    block: Duration = Field(
+        DAY, ge=SECOND, description="span of event time within which losses may depend on each other: one unit each"
+    )
+    worth: float = Field(
+        0.002,
+        ge=0,
+        lt=1,
+        description="relative fall of the served loss; a challenger that surely gains less is dropped",
+    )
+    max_labels: PositiveInt = Field(
+        50_000, description="labels after which a challenger that was not superior by then is dropped"
+    )
+
+
 class AlertSettings(Section):
     """Where alerts are sent after they are written."""
 

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from core.predictions import Features, Prediction
 
+CHALLENGER, PREVIOUS = SHADOWS = ("challenger", "previous")
+"""The aliases of versions that may predict in shadow: every event, and none of it is served."""
+
 
 class BatchModel(Protocol):
     """A fitted batch model.

@@ -1,7 +1,7 @@
 """Step 10, its memory: versions of the batch model and the alias that serves. The only mlflow import.
 
-The registered model is named like the project. ``champion`` is the version that serves, ``previous``
-the one before. MLflow is imported when a `Registry` is made (1 to 3 s), never earlier.
+The registered model is named like the project. ``champion`` is the version that serves, ``previous`` the one before,
+``challenger`` one that predicts in shadow. MLflow is imported when a `Registry` is made (1 to 3 s), never earlier.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -21,13 +21,14 @@ from typing import IO, TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from core.batch_model import FittedModel, used_features
 from core.errors import RegistryError
 from core.model_files import FORMAT, check_model_files, digest_of, project_code_by_value, requirements
+from core.models import CHALLENGER, PREVIOUS, SHADOWS
 from core.project import Project
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CHAMPION = "champion"
-PREVIOUS = "previous"
+_SERVES_FROM, _WATCHED = "serves_from", "watched"
 _PREFIX = "headrace."
 _LOCK_WAIT_S = 60.0
 _QUIET = {
@@ -170,8 +171,9 @@ class Registry:
             If MLflow cannot be reached, or the alias names a version that is not there.
         """
         version = self._aliases().get(alias)
-        if version is None:
-            return None
+        return None if version is None else self._named(alias, version)
+
+    def _named(self, alias: str, version: int) -> ModelVersion:
         try:
             return _version(self._client.get_model_version(self._name, str(version)))
         except Exception as error:
@@ -191,7 +193,49 @@ class Registry:
             As :meth:`alias`.
         """
         champion = self.alias(CHAMPION)
-        return None if champion is None else (champion.version, champion.number("effective_at"))
+        return None if champion is None else (champion.version, _serves_from(champion))
+
+    @_translated
+    def followed(self) -> dict[str, tuple[int, int]]:
+        """Return (version, effective_at in ms) of each alias that a worker follows, as they stand at one moment.
+
+        That is the champion, a challenger, and the previous champion while the one that serves is watched.
+
+        Raises
+        ------
+        RegistryError
+            If MLflow cannot be reached, or the champion alias names a version that is not there.
+        """
+        aliases, followed = self._aliases(), {}
+        champion = self._named(CHAMPION, aliases[CHAMPION]) if CHAMPION in aliases else None
+        if champion is not None:
+            followed[CHAMPION] = champion.version, _serves_from(champion)
+        if champion is None or champion.tags.get(_WATCHED) != "true":
+            aliases.pop(PREVIOUS, None)
+        for alias in SHADOWS:
+            if alias in aliases:
+                with suppress(RegistryError):  # of a version that headrace did not make, or that is gone: no shadow
+                    entry = self._named(alias, aliases[alias])
+                    followed[alias] = entry.version, entry.number("effective_at")
+        return followed
+
+    @_translated
+    def challenge(self, version: int) -> None:
+        """Let a version predict in shadow, as challenger; another that did is one no more."""
+        with self._locked():
+            self._client.set_registered_model_alias(self._name, CHALLENGER, str(version))
+
+    @_translated
+    def withdraw(self) -> None:
+        """End the challenger's time in shadow; nothing happens where there is none."""
+        with self._locked():
+            if CHALLENGER in self._aliases():
+                self._client.delete_registered_model_alias(self._name, CHALLENGER)
+
+    @_translated
+    def trust(self, version: int) -> None:
+        """End the time in which a champion is watched: the one before it predicts in shadow no more."""
+        self._client.set_model_version_tag(self._name, str(version), f"{_PREFIX}{_WATCHED}", "false")
 
     @_translated
     def versions(self) -> list[ModelVersion]:
@@ -314,8 +358,10 @@ class Registry:
         return self._aliases()
 
     @_translated
-    def promote(self, version: int, *, expected: int | None) -> None:
-        """Make a version the champion, and the champion so far `previous`.
+    def promote(
+        self, version: int, *, expected: int | None, serves_from: int | None = None, watched: bool = False
+    ) -> None:
+        """Make a version the champion, and the champion so far `previous`; it is challenger no more.
 
         Parameters
         ----------
@@ -323,6 +369,11 @@ class Registry:
             The new champion.
         expected : int or None
             The champion that the decision was made against.
+        serves_from : int, optional
+            Event time from which lockstep lets it serve, ms; as registered if left out. A version that was in shadow
+            was registered for an earlier time.
+        watched : bool
+            Whether the champion so far goes on in shadow.
 
         Raises
         ------
@@ -330,17 +381,25 @@ class Registry:
             If another version became champion meanwhile; nothing has moved then.
         """
         with self._locked():
-            current = self._aliases().get(CHAMPION)
-            if current == version:
-                return
-            if current != expected:
+            aliases = self._aliases()
+            current = aliases.get(CHAMPION)
+            if current not in (version, expected):
                 raise RegistryError(
                     f"model {self._name!r}: version {current} is champion, not {expected}: "
                     f"version {version} was to replace the other, and is not promoted"
                 )
-            if current is not None:
-                self._client.set_registered_model_alias(self._name, PREVIOUS, str(current))
-            self._client.set_registered_model_alias(self._name, CHAMPION, str(version))
+            if current != version:
+                self._serve(version, current, serves_from, watched=watched)
+            if aliases.get(CHALLENGER) == version:
+                self._client.delete_registered_model_alias(self._name, CHALLENGER)
+
+    def _serve(self, version: int, before: int | None, serves_from: int | None, *, watched: bool) -> None:
+        tags = {_WATCHED: str(watched).lower(), **({} if serves_from is None else {_SERVES_FROM: str(serves_from)})}
+        for tag, value in tags.items():
+            self._client.set_model_version_tag(self._name, str(version), f"{_PREFIX}{tag}", value)
+        if before is not None:
+            self._client.set_registered_model_alias(self._name, PREVIOUS, str(before))
+        self._client.set_registered_model_alias(self._name, CHAMPION, str(version))
 
     def _aliases(self) -> dict[str, int]:
         try:
@@ -434,3 +493,8 @@ def _lock(handle: IO[str]) -> bool:
 def _version(entry: Any) -> ModelVersion:
     tags = {key.removeprefix(_PREFIX): value for key, value in entry.tags.items() if key.startswith(_PREFIX)}
     return ModelVersion(int(entry.version), entry.run_id or "", tags)
+
+
+def _serves_from(champion: ModelVersion) -> int:
+    """Return the event time from which lockstep lets a champion serve, ms."""
+    return champion.number(_SERVES_FROM if _SERVES_FROM in champion.tags else "effective_at")

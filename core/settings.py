@@ -24,10 +24,12 @@ from core.loop_settings import (
     DriftSettings,
     ExpertSettings,
     GateSettings,
+    PromotionSettings,
     RetrainSettings,
     StateSettings,
     WindowSettings,
 )
+from core.models import SHADOWS
 from core.recorded import ROW_TIME, filled_in
 from core.setting_types import Kind, Name, Section, Task
 from core.stream_settings import (
@@ -72,6 +74,7 @@ class Settings(Section):
     drift: DriftSettings = DriftSettings()
     retrain: RetrainSettings = RetrainSettings()
     gates: GateSettings = GateSettings()
+    promotion: PromotionSettings = PromotionSettings()
     alerts: AlertSettings = AlertSettings()
     state: StateSettings = StateSettings()
     replay: ReplaySettings | None = None
@@ -105,7 +108,9 @@ class Settings(Section):
         names = [expert.name for expert in self.online]
         if len(set(names)) < len(names):
             raise ValueError("two online experts have the same name; give each its own")
-        if reserved := {"champion", "served", "previous", "challenger"} & {name.lower() for name in names}:
+        if reserved := {"champion", "served", *SHADOWS, *(f"with_{role}" for role in SHADOWS)} & {
+            name.lower() for name in names
+        }:
             raise ValueError(f"{sorted(reserved)[0]!r} is a reserved name; call the online expert something else")
         if self.task == "binary" and self.label.positive == self.label.negative:
             raise ValueError("label.positive and label.negative are the same; give each its own value")

@@ -1,8 +1,15 @@
-"""Where windows begin and when something about them becomes due: agreed by monitoring and lockstep."""
+"""Where windows begin, and when something about a span becomes due: agreed by all who judge it."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from core.durations import DAY
+
+_ENOUGH = 100
+_Times = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def window_origin(first_event: int, span: int) -> int:
@@ -29,3 +36,27 @@ def next_due(origin: int, span: int, horizon: int, after: int) -> int:
     first_labels = origin + span + horizon
     periods = max((after - first_labels) // span + 1, 0)
     return min(ends, first_labels + periods * span)
+
+
+def label_wait(event_time: _Times, label_clock: _Times, *, until: int, horizon: int, implied: bool) -> int:
+    """Return how long after an event nearly every label has come, ms.
+
+    Where a missing label gets a value at the horizon, that is the horizon: earlier there is one class only. Otherwise
+    it is the 99th percentile of the labels' delays, measured on events older than the horizon: of the last hours only
+    fast labels are known, and fast labels are not like slow ones.
+
+    Parameters
+    ----------
+    until : int
+        Time up to which labels are known, ms.
+    horizon : int
+        How long a label may take, ms.
+    implied : bool
+        Whether a missing label gets a value at the horizon.
+    """
+    if implied:
+        return horizon
+    delays = label_clock - event_time
+    due = event_time <= until - horizon
+    usual = delays[due] if int(due.sum()) >= _ENOUGH else delays
+    return min(max(int(np.quantile(usual, 0.99)), 0), horizon) if len(usual) else 0

@@ -1,7 +1,8 @@
 """The Delta tables: their names and columns.
 
 ``predictions``
-    One row an event, written when it was predicted: features as used, every expert's prediction.
+    One row an event, written when it was predicted: features as used, every expert's prediction. Of each shadow its
+    version, its own prediction (``p_challenger``) and what would have been served with it (``p_with_challenger``).
 ``examples``
     One row a label that was joined (or implied at the horizon): the prediction's row and the outcome; ``successor`` is
     what the champion predicts that came between the two.
@@ -24,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from core.models import SHADOWS
 from core.predictions import Prediction
 from core.settings import Settings
 
@@ -84,6 +86,17 @@ def prediction_column(expert: str) -> str:
     return f"p_{expert}"
 
 
+def shadow_columns(role: str) -> tuple[str, str, str]:
+    """Return the columns of a shadow: its version, its own prediction, and what would have been served with it.
+
+    Examples
+    --------
+    >>> shadow_columns("challenger")
+    ('challenger_version', 'p_challenger', 'p_with_challenger')
+    """
+    return f"{role}_version", prediction_column(role), prediction_column(f"with_{role}")
+
+
 def prediction_cell(prediction: Prediction | None) -> Any:
     """Return a prediction as it is written to a prediction column.
 
@@ -129,6 +142,13 @@ def predictions_schema(settings: Settings) -> pa.Schema:
             pa.field("champion_version", pa.int32()),
             *(pa.field(feature_column(name), _FEATURE_TYPES[kind]) for name, kind in kinds.items()),
             *(pa.field(prediction_column(expert), _prediction_type(settings)) for expert in experts),
+            *(
+                pa.field(name, kind)
+                for role in SHADOWS
+                for name, kind in zip(
+                    shadow_columns(role), [pa.int32(), *[_prediction_type(settings)] * 2], strict=True
+                )
+            ),
         ]
     )
 

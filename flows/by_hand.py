@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from core.audit import Ledger
 from core.errors import HeadraceError, UsageError
+from core.models import PREVIOUS
 from core.progress import stream_of
 from core.project import Project
-from core.registry import CHAMPION, PREVIOUS, ModelVersion, Registry
+from core.registry import CHAMPION, ModelVersion, Registry
 from core.status import read_status
 from flows.promotion import moved
 

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.audit import Ledger, LedgerRecord, RecordKind, RetrainRequest
-from core.registry import CHAMPION, PREVIOUS, ModelVersion, Registry
+from core.models import PREVIOUS
+from core.registry import CHAMPION, ModelVersion, Registry
 from flows.lease import PROMOTING, Lease, alert_failure, beat_name, find
 
 Bodies = list[tuple[RecordKind, dict[str, Any]]]

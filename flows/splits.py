@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from core.spans import label_wait
+
 Times = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-
-_ENOUGH = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,30 +25,14 @@ class Split:
 def mature(event_time: Times, label_clock: Times, *, until: int, horizon: int, implied: bool) -> Mask:
     """Tell which examples are old enough that nearly all labels of their age are known.
 
-    Where a missing label gets a value at the horizon, younger examples have one class only. Otherwise
-    the wait is the 99th percentile of the labels' delays, measured on events older than the horizon:
-    of the last hours only fast labels are known, and fast labels are not like slow ones.
-
-    Parameters
-    ----------
-    until : int
-        Time up to which labels are known, ms.
-    horizon : int
-        How long a label may take, ms.
-    implied : bool
-        Whether a missing label gets a value at the horizon.
+    How old, and what the parameters are, is in :func:`core.spans.label_wait`.
 
     Examples
     --------
     >>> mature(np.array([0, 80, 95]), np.array([10, 90, 99]), until=100, horizon=50, implied=True).tolist()
     [True, False, False]
     """
-    wait = horizon
-    if not implied:
-        delays = label_clock - event_time
-        due = event_time <= until - horizon
-        usual = delays[due] if int(due.sum()) >= _ENOUGH else delays
-        wait = min(max(int(np.quantile(usual, 0.99)), 0), horizon) if len(usual) else 0
+    wait = label_wait(event_time, label_clock, until=until, horizon=horizon, implied=implied)
     return np.asarray(event_time <= until - wait)
 
 

@@ -38,9 +38,9 @@ _MOST_WINDOWS_BACK = 8
 _SUFFIX = ".snapshot"
 _IN_HEADER = (
     *("positions", "topic_clocks", "step", "clock", "first_event"),
-    *("champion_version", "champion_since", "unlearned"),
+    *("champion_version", "champion_since", "unlearned", "following"),
 )
-_MODELS = ("experts", "blend", "plausible")
+_MODELS = ("experts", "blend", "plausible", "shadows")
 _log = logging.getLogger("headrace.checkpoint")
 
 
@@ -84,7 +84,7 @@ class Checkpoints:
         Told about each part of a write.
     """
 
-    FORMAT = 8
+    FORMAT = 9
 
     def __init__(self, project: Project, phases: Phases | None = None) -> None:
         self._project = project

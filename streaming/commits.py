@@ -29,7 +29,7 @@ class Work:
         The partition's step before the first action.
     since : float
         When the first action was done, s of the monotonic clock.
-    actions : list of Batch, Tick, Swap or Unlearn
+    actions : list of Batch, Tick, Swap, Unlearn or Follow
         In order.
     outputs : list of Output
         For the tables.

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from core.durations import LATEST
 from core.errors import CheckpointError
-from core.models import BatchModel
+from core.models import SHADOWS, BatchModel
 from core.settings import Settings
 from streaming.champion import Champion
-from streaming.journal import Action, Batch, Entry, Swap, Tick, Unlearn, picks_of
+from streaming.journal import Action, Batch, Entry, Follow, Swap, Tick, Unlearn, picks_of
 from streaming.machine import Machine, Output
 from streaming.ordering import Merger, is_clock
 from streaming.relearning import Unlearner
@@ -47,20 +47,22 @@ class Decision:
             return machine.tick(self.records[0], self.action.time)
         if isinstance(self.action, Unlearn):
             unlearner.unlearn(machine.state, self.action)
+        elif isinstance(self.action, Follow):
+            machine.follow(self.action.role, self.model)
         else:
             machine.swap(self.model)
         return []
 
 
 class LiveOrder:
-    """Decides: merges the topics, and lets a champion in between two records.
+    """Decides: merges the topics, and lets a champion or a shadow in between two records.
 
     Parameters
     ----------
     settings : Settings
         The project file.
     lockstep : bool
-        Whether order waits for ever for a silent topic, and champions for their event time.
+        Whether order waits for ever for a silent topic, and champions and shadows for their event time.
     clocks : dict of str to int
         How far each topic has been given out, ms.
     """
@@ -73,11 +75,47 @@ class LiveOrder:
         self._merger = Merger(self._topics, wait, time.monotonic(), clocks)
         self._corrected: dict[tuple[str, int], int] = {}
         self.coming: Champion | None = None
+        self._shadows_coming: dict[str, Champion | None] = {}
+        self._behind_swap: dict[str, Champion | None] = {}
 
     @property
     def clocks(self) -> dict[str, int]:
         """How far each topic has been given out, ms."""
         return self._merger.clocks
+
+    def offer(
+        self,
+        champion: Champion | None,
+        shadows: Mapping[str, Champion],
+        serving: int | None,
+        following: Mapping[str, int],
+    ) -> None:
+        """Take notice of who is to serve and to shadow; what is so already changes nothing.
+
+        What follows from a change of the champion waits for it: the one that serves becomes a shadow, or one that comes
+        stops being one.
+
+        Parameters
+        ----------
+        serving : int or None
+            The version that serves now.
+        following : mapping of str to int
+            The version that shadows now, by role.
+        """
+        if champion is not None:
+            self.coming = champion if champion.model.version != serving else None
+        coming = None if self.coming is None else self.coming.model.version
+        self._shadows_coming, self._behind_swap = {}, {}
+        for role in SHADOWS:
+            wanted, before = shadows.get(role), following.get(role)
+            version = None if wanted is None else wanted.model.version
+            if version == before:
+                continue
+            serves = version is not None and version == serving
+            if coming is not None and (serves or before == coming):
+                self._behind_swap[role] = wanted
+            elif not serves:
+                self._shadows_coming[role] = wanted
 
     def push(self, record: RawRecord) -> None:
         """Take in a polled record; outside of lockstep a time stamp from the future counts as now."""
@@ -102,8 +140,8 @@ class LiveOrder:
         while len(batch) < BATCH and (record := self._merger.next(time.monotonic())) is not None:
             if is_clock(record):
                 return [*decided, *self._batch(batch), self._tick(record)]
-            if self._is_due(record.timestamp):
-                decided += [*self._batch(batch), self._swap()]
+            if changes := self._changes(record.timestamp):
+                decided += [*self._batch(batch), *changes]
                 batch = []
             batch.append(record)
         return decided + self._batch(batch)
@@ -124,13 +162,29 @@ class LiveOrder:
         moved_to = record.timestamp if said else _UNMOVED
         return Decision(Tick(self._ranks[record.topic], moved_to), [record], said=said)
 
-    def _is_due(self, time_ms: int) -> bool:
-        return self.coming is not None and (not self._lockstep or time_ms >= self.coming.effective_at)
+    def _changes(self, time_ms: int) -> list[Decision]:
+        """Return what is to change before a record of `time_ms`: the champion, then shadows."""
+        if self.coming is None and not self._shadows_coming:
+            return []
+        changes = []
+        if self.coming is not None and self._is_due(self.coming, time_ms):
+            changes.append(Decision(Swap(self.coming.model.version), model=self.coming.model))
+            self.coming = None
+            changes += [_follow(role, shadow) for role, shadow in self._behind_swap.items()]
+            self._behind_swap = {}
+        for role, shadow in list(self._shadows_coming.items()):
+            if shadow is None or self._is_due(shadow, time_ms):
+                changes.append(_follow(role, shadow))
+                del self._shadows_coming[role]
+        return changes
 
-    def _swap(self) -> Decision:
-        assert self.coming is not None
-        model, self.coming = self.coming.model, None
-        return Decision(Swap(model.version), model=model)
+    def _is_due(self, coming: Champion, time_ms: int) -> bool:
+        return not self._lockstep or time_ms >= coming.effective_at
+
+
+def _follow(role: str, shadow: Champion | None) -> Decision:
+    model = None if shadow is None else shadow.model
+    return Decision(Follow(role, None if model is None else model.version), model=model)
 
 
 class ScriptedOrder:
@@ -142,7 +196,7 @@ class ScriptedOrder:
         The input topics, by rank.
     entries : sequence of (int, Entry)
         The journal's entries after the snapshot, each with its offset.
-    champion : callable
+    champion, shadow : callable
         Gives the model of a version, or None while it is not loaded.
     """
 
@@ -151,11 +205,13 @@ class ScriptedOrder:
         topics: Sequence[str],
         entries: Sequence[tuple[int, Entry]],
         champion: Callable[[int], BatchModel | None],
+        shadow: Callable[[int], BatchModel | None],
     ) -> None:
         self._topics = list(topics)
         self._entries = deque(entries)
         self._actions: deque[Action] = deque(entries[0][1].actions) if entries else deque()
         self._champion = champion
+        self._shadow = shadow
         self._queues: dict[str, deque[RawRecord]] = {topic: deque() for topic in topics}
 
     @property
@@ -183,8 +239,9 @@ class ScriptedOrder:
     def decide(self) -> Decision | None:
         """Return the current entry's next action, or None while something it needs has not come."""
         action = self._actions[0]
-        if isinstance(action, Swap):
-            model = None if action.version is None else self._champion(action.version)
+        if isinstance(action, Swap | Follow):
+            load = self._champion if isinstance(action, Swap) else self._shadow
+            model = None if action.version is None else load(action.version)
             if action.version is not None and model is None:
                 return None
             self._actions.popleft()

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import CheckpointError
+from core.models import SHADOWS
 from core.predictions import Outcome, Prediction
 from core.settings import Settings
 from core.store import TableStore
@@ -22,8 +23,10 @@ from core.tables import (
     feature_column,
     prediction_column,
     predictions_schema,
+    shadow_columns,
 )
 from streaming.join import Predicted
+from streaming.shadow import Shadowed
 
 _CHUNK = 4_096
 _LEARNED = (
@@ -140,8 +143,19 @@ class History:
             features={name: row[feature_column(name)] for name in self._settings.feature_kinds},
             predictions={name: prediction for name, prediction in made.items() if prediction is not None},
             served=_prediction(row[prediction_column("served")]),
+            shadows=_shadows(row),
         )
         return Asked(predicted, row["labelled"])
+
+
+def _shadows(row: dict[str, Any]) -> dict[str, Shadowed] | None:
+    made = {role: [row[name] for name in shadow_columns(role)] for role in SHADOWS}
+    found = {
+        role: Shadowed(version, _prediction(own), _prediction(blended))
+        for role, (version, own, blended) in made.items()
+        if version is not None
+    }
+    return found or None
 
 
 def _as_learned(row: dict[str, Any]) -> Learned:

@@ -18,6 +18,7 @@ import msgspec
 from core.predictions import Features, Outcome, Prediction
 from core.records import Label
 from streaming.deadlines import Deadlines
+from streaming.shadow import Shadowed
 
 _PENDING, _CLOSED, _WAITING = range(3)
 
@@ -36,6 +37,8 @@ class Predicted:
         Each expert's; an expert that had none is left out.
     served : prediction or None
         The blend; None while no expert can predict yet.
+    shadows : dict of str to Shadowed, or None
+        What each shadow made of it, by role; None without any.
     """
 
     step: int
@@ -48,6 +51,7 @@ class Predicted:
     features: Features
     predictions: dict[str, Prediction]
     served: Prediction | None
+    shadows: dict[str, Shadowed] | None = None
 
 
 class Fate(Enum):
@@ -203,4 +207,8 @@ def _decode(queue: int, content: bytes) -> _Value:
     value = _decoder.decode(content)
     if queue == _CLOSED:
         return value  # type: ignore[no-any-return]
-    return Predicted(*value) if queue == _PENDING else Label(*value)
+    if queue != _PENDING:
+        return Label(*value)
+    if value[-1] is not None:
+        value[-1] = {role: Shadowed(*made) for role, made in value[-1].items()}
+    return Predicted(*value)

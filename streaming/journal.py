@@ -1,9 +1,9 @@
 """The journal: what was decided about a partition's input, so that it can be worked through again, equally.
 
 One entry a commit, in a topic that is partitioned like the others. An entry lists *actions*: records taken
-in this order and predicted as one batch, a step of the clock, a swap of the champion, windows unlearned. A
-take-over entry says who writes from there on: entries of anybody else behind it never count. So the log's own
-order decides who owned the partition, also on a broker without transactions.
+in this order and predicted as one batch, a step of the clock, a swap of the champion or of a shadow, windows
+unlearned. A take-over entry says who writes from there on: entries of anybody else behind it never count. So the log's
+own order decides who owned the partition, also on a broker without transactions.
 """
 
 from __future__ import annotations
@@ -75,7 +75,14 @@ class Unlearn(msgspec.Struct, array_like=True, tag=3, frozen=True):
     most: int
 
 
-Action = Batch | Tick | Swap | Unlearn
+class Follow(msgspec.Struct, array_like=True, tag=4, frozen=True):
+    """From here on this version predicts in shadow, in this role; None ends it."""
+
+    role: str
+    version: int | None
+
+
+Action = Batch | Tick | Swap | Unlearn | Follow
 
 
 class Entry(msgspec.Struct, array_like=True, tag="entry", frozen=True):
@@ -87,7 +94,7 @@ class Entry(msgspec.Struct, array_like=True, tag="entry", frozen=True):
         Who wrote it.
     step : int
         The partition's step before the first action.
-    actions : list of Batch, Tick, Swap or Unlearn
+    actions : list of Batch, Tick, Swap, Unlearn or Follow
         In order.
     clocks : dict of str to int
         How far each topic was given out afterwards, ms; see `streaming.ordering.Merger`.

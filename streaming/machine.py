@@ -7,13 +7,13 @@ another order, and nothing here does I/O, reads a clock or draws a random number
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from core.blend import Blend
 from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction, Vocabulary
-from core.models import BatchModel
+from core.models import SHADOWS, BatchModel
 from core.predictions import Features, Outcome, Prediction
 from core.quarantine import Span, is_inside
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
@@ -21,8 +21,10 @@ from core.settings import Settings
 from streaming.books import Books
 from streaming.experts import Expert
 from streaming.join import Fate, LabelJoin, Predicted
+from streaming.learning import learn_event
 from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
-from streaming.serving import CHAMPION, Scores, learn, serve
+from streaming.serving import CHAMPION, Scores, usable
+from streaming.shadow import Shadows, ask
 from streaming.transport import RawRecord
 
 
@@ -81,6 +83,8 @@ class State:
     positions: dict[str, int] = field(default_factory=dict)
     topic_clocks: dict[str, int] = field(default_factory=dict)
     unlearned: list[Span] = field(default_factory=list)
+    following: dict[str, int] = field(default_factory=dict)
+    shadows: Shadows = field(default_factory=Shadows)
 
     @classmethod
     def fresh(cls, settings: Settings, experts: list[Expert]) -> State:
@@ -96,7 +100,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A record, decoded, with its features and the champion's prediction.
+    """A record, decoded, with its features, the champion's prediction and, of an event, each shadow's.
 
     For a label that is of the event that it belongs to, if another champion, or none, had predicted that.
     """
@@ -105,6 +109,7 @@ class Prepared:
     content: Event | Label | BadRecord
     features: Features | None = None
     champion: object = None
+    shadows: Mapping[str, object] | None = None
 
 
 class Machine:
@@ -123,18 +128,35 @@ class Machine:
     def __init__(self, settings: Settings, features: FeatureFunction, state: State) -> None:
         self.state = state
         self.champion_failures = 0
+        self.shadow_failures: dict[str, int] = {}
         self._decoder = Decoder(settings)
         self._features = features
         self._champion: BatchModel | None = None
+        self._followed: dict[str, BatchModel] = {}
         missing = settings.label.missing
         self._implied = None if missing is None else outcome_reader(settings)(missing)
 
     def swap(self, champion: BatchModel | None) -> None:
-        """Let `champion` predict from the next record on."""
+        """Let `champion` predict from the next record on.
+
+        One that was in shadow brings its blend with it: that has learned what it is worth, and nothing in hindsight.
+        """
         self._champion = champion
-        version = None if champion is None else champion.version
-        if version != self.state.champion_version:
-            self.state.champion_version, self.state.champion_since = version, self.state.step
+        version, state = None if champion is None else champion.version, self.state
+        if version != state.champion_version:
+            was_shadow = any(shadow.version == version for shadow in state.shadows.by_role.values())
+            state.champion_version, state.champion_since = version, 0 if was_shadow else state.step
+
+    def follow(self, role: str, model: BatchModel | None) -> None:
+        """Let `model` predict in shadow from the next record on; None ends it."""
+        models = {**self._followed, role: model}
+        self._followed = {name: kept for name in SHADOWS if (kept := models.get(name)) is not None}
+        self.state.following = {name: kept.version for name, kept in self._followed.items()}
+
+    @property
+    def followed(self) -> Mapping[str, BatchModel]:
+        """The models that predict in shadow, by role."""
+        return self._followed
 
     @property
     def champion_version(self) -> int | None:
@@ -142,24 +164,43 @@ class Machine:
         return None if self._champion is None else self._champion.version
 
     def process(self, records: Sequence[RawRecord]) -> list[Output]:
-        """Step through records; the champion predicts them as one batch, everything else one by one."""
+        """Step through records; champion and shadows predict them as one batch, everything else goes one by one."""
         outputs: list[Output] = []
         for prepared in self.prepare(records):
             outputs.extend(self.step(prepared))
         return outputs
 
     def prepare(self, records: Sequence[RawRecord]) -> list[Prepared]:
-        """Decode, compute features and let the champion predict."""
+        """Decode, compute features and let the champion and the shadows predict."""
         prepared = [self._prepare(record) for record in records]
-        if self._champion is None:
-            return prepared
+        if self._champion is not None:
+            self._let_champion_predict(prepared)
+        if self._followed:
+            self._let_shadows_predict(prepared)
+        return prepared
+
+    def _let_champion_predict(self, prepared: list[Prepared]) -> None:
         asked = {index: features for index, entry in enumerate(prepared) if (features := self._asked(entry))}
         predictions = self._ask_champion(list(asked.values())) if asked else []
         self.champion_failures += predictions.count(None)
         for index, prediction in zip(asked, predictions, strict=True):
             entry = prepared[index]
             prepared[index] = Prepared(entry.record, entry.content, entry.features, prediction)
-        return prepared
+
+    def _let_shadows_predict(self, prepared: list[Prepared]) -> None:
+        """Ask every shadow about the events; one whose version has become champion, or has another role, is none."""
+        rows = {index: entry.features for index, entry in enumerate(prepared) if entry.features is not None}
+        answers: dict[str, list[object]] = {}
+        known = {self.champion_version}
+        for role, model in self._followed.items():
+            if rows and model.version not in known:
+                answers[role] = ask(model, list(rows.values()))
+                known.add(model.version)
+        if not answers:
+            return
+        for place, index in enumerate(rows):
+            made = {role: predictions[place] for role, predictions in answers.items()}
+            prepared[index] = replace(prepared[index], shadows=made)
 
     def _asked(self, entry: Prepared) -> Features | None:
         """Return the features that the champion is asked about: an event's, also when its label comes to a new one."""
@@ -268,8 +309,11 @@ class Machine:
         assert features is not None
         online = {expert.name: expert.predict(features) for expert in state.experts}
         known = {name: prediction for name, prediction in online.items() if prediction is not None}
-        predictions, served = serve(state.blend, state.plausible, prepared.champion, known, state.step)
+        predictions = usable(state.plausible, prepared.champion, known)
         self.champion_failures += prepared.champion is not None and CHAMPION not in predictions
+        version = state.champion_version if CHAMPION in predictions else None
+        own = self._seat(prepared, version)
+        served = state.blend.mix(predictions, state.step) if predictions else None
         return Predicted(
             step=state.step,
             id=event.id,
@@ -277,11 +321,27 @@ class Machine:
             clock=state.clock,
             partition=prepared.record.partition,
             offset=prepared.record.offset,
-            champion_version=state.champion_version if CHAMPION in predictions else None,
+            champion_version=version,
             features=features,
             predictions=predictions,
             served=served,
+            shadows=state.shadows.mix(own, predictions, state.step) if own else None,
         )
+
+    def _seat(self, prepared: Prepared, champion: int | None) -> dict[str, Prediction | None] | None:
+        """Give champion and shadows their blends; return what the shadows predicted, None without any."""
+        state = self.state
+        if prepared.shadows is None and state.shadows.are_settled(champion):
+            return None
+        own = {role: self._checked(role, prediction) for role, prediction in (prepared.shadows or {}).items()}
+        state.blend = state.shadows.seat(state.blend, champion, {role: state.following[role] for role in own})
+        return own
+
+    def _checked(self, role: str, prediction: object) -> Prediction | None:
+        checked = None if prediction is None else self.state.plausible.check(prediction)
+        if checked is None:
+            self.shadow_failures[role] = self.shadow_failures.get(role, 0) + 1
+        return checked
 
     def _join(self, label: Label, successor: object) -> list[Output]:
         state, book = self.state, self.state.books.labels
@@ -309,7 +369,5 @@ class Machine:
         example = Example(state.step, event, outcome, label_time, state.clock, implied, new)
         if state.unlearned and is_inside(event.time, state.unlearned):
             return example
-        learn(state.blend, state.scores, state.plausible, event.predictions, event.served, outcome, event.step, new)
-        for expert in state.experts:
-            expert.learn(event.features, outcome)
+        learn_event(state, event, outcome, new)
         return example

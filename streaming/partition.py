@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,19 +29,20 @@ from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.commits import Commits, Work
 from streaming.decisions import BATCH, Decision, LiveOrder, ScriptedOrder
 from streaming.intake import Intake
-from streaming.journal import Ownership, Swap, digest_of
+from streaming.journal import Follow, Ownership, Swap, digest_of
 from streaming.key_check import KeyCheck
 from streaming.machine import Machine, State
 from streaming.messages import messages_of
 from streaming.phases import Phases
 from streaming.relearning import Unlearner
+from streaming.shadow import Missing
 from streaming.table_writer import TableWriter
 from streaming.transport import Publisher, RawRecord, TopicPartition
 
 _SNAPSHOT_SHARE = 10
 _SNAPSHOTS_KEPT = 2
 _MAX_UNWRITTEN = 4  # times state.flush_rows: rows that may wait while the disk is full
-_CHAMPION_PATIENCE_S = 10.0
+CHAMPION_PATIENCE_S = 10.0
 _CAUGHT_UP_AFTER_S = 10.0
 _log = logging.getLogger("headrace.worker")
 
@@ -85,7 +86,7 @@ class Partition:
         Offset in the journal behind the state, and behind each entry that was repeated.
     publisher : Publisher
         Has taken the partition over.
-    champion : callable
+    champion, shadow : callable
         Gives the model of a version, or None while it is not loaded.
     published : mapping of str to int
         Offsets up to which everything that follows was published; {} where the journal tells (exactly once).
@@ -108,6 +109,7 @@ class Partition:
         journal: int,
         publisher: Publisher,
         champion: ChampionOf,
+        shadow: ChampionOf,
         unlearner: Unlearner,
         *,
         published: dict[str, int] | None,
@@ -126,6 +128,7 @@ class Partition:
         self._script: ScriptedOrder | None = script
         self._journal = journal
         self._champion = champion
+        self._shadow = shadow
         self._unlearner = unlearner
         self._published = published
         self._verify = verify
@@ -145,6 +148,7 @@ class Partition:
         self._events_before = self.state.books.events.received
         self._journals_kept: deque[int] = deque(maxlen=_SNAPSHOTS_KEPT)
         self._waits_for: int | None = self.state.champion_version
+        self._waits_for_shadows = dict(self.state.following)
         if published is not None:  # without fences: with a snapshot of this term no late one of an earlier term counts
             self._snapshot_step, self._snapshot_at = -1, 0.0
         if not script.entries_left:
@@ -168,7 +172,7 @@ class Partition:
     @property
     def is_live(self) -> bool:
         """Whether the journal has been repeated to its end, with the champion that served then."""
-        return self._script is None and self._waits_for is None
+        return self._script is None and self._waits_for is None and not self._waits_for_shadows
 
     @property
     def is_caught_up(self) -> bool:
@@ -201,10 +205,10 @@ class Partition:
         """Return the topics that should not be polled now, because the others lag behind."""
         return self._intake.full((self._live if self._script is None else self._script).backlog)
 
-    def offer(self, champion: Champion) -> None:
-        """Let `champion` serve: from the next record on, in lockstep from its event time on."""
-        if self.is_live and champion.model.version != self.serving_champion:
-            self._live.coming = champion
+    def offer(self, champion: Champion | None, shadows: Mapping[str, Champion]) -> None:
+        """Let `champion` serve, and these versions shadow: from the next record on, in lockstep from their time on."""
+        if self.is_live:
+            self._live.offer(champion, shadows, self.serving_champion, self.state.following)
 
     @property
     def ready_champion(self) -> int | None:
@@ -220,7 +224,7 @@ class Partition:
         """Step through a batch of what is ready; return the number of records."""
         began = time.monotonic()
         unwritten = self._writer.rows >= _MAX_UNWRITTEN * self._settings.state.flush_rows
-        if (unwritten and not self._work.actions) or (self._waits_for is not None and not self._regain_champion()):
+        if (unwritten and not self._work.actions) or not self._regain_models():
             self.idle = True
             return 0
         with self._phases.enter("step"):
@@ -360,6 +364,8 @@ class Partition:
             "champion": self.serving_champion,
             "foreign_key": self._keys.found,
             "champion_failures": self._machine.champion_failures,
+            "shadows": state.following,
+            "shadow_failures": self._machine.shadow_failures,
             "silenced": {expert.name: expert.silenced for expert in state.experts if expert.silenced},
             "unlearned": len(state.unlearned),
             "resets": {expert.name: expert.resets for expert in state.experts if expert.resets},
@@ -420,18 +426,33 @@ class Partition:
         for record in self._script.drain():
             self._live.push(record)
         self._script = None
+        for role, model in self._machine.followed.items():
+            if isinstance(model, Missing):
+                self._do(Decision(Follow(role, None)))
 
-    def _regain_champion(self) -> bool:
+    def _regain_models(self) -> bool:
+        """Let champion and shadows predict that did when the state was kept; return whether records may be taken."""
+        if self._waits_for is not None and not self._regain_champion(self._waits_for):
+            return False
+        for role, version in list(self._waits_for_shadows.items()):
+            model = self._shadow(version)
+            if model is None:
+                return False
+            self._machine.follow(role, model)
+            del self._waits_for_shadows[role]
+            if isinstance(model, Missing) and self._script is None:
+                self._do(Decision(Follow(role, None)))
+        return True
+
+    def _regain_champion(self, version: int) -> bool:
         """Let the champion predict that served when the state was kept; return whether records may be taken.
 
         To repeat the journal it has to be there; to go on live without it is a decision like any other.
         """
-        version = self._waits_for
-        assert version is not None
         model = self._champion(version)
         if model is not None:
             self._machine.swap(model)
-        elif self._script is not None or self._lockstep or time.monotonic() - self._opened < _CHAMPION_PATIENCE_S:
+        elif self._script is not None or self._lockstep or time.monotonic() - self._opened < CHAMPION_PATIENCE_S:
             return False
         else:
             _log.warning("partition %d: champion %d cannot be loaded; goes on without it", self.number, version)

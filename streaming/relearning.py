@@ -9,42 +9,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from core.audit import Ledger
-from core.blend import Blend
 from core.errors import CheckpointError, StoreError
-from core.predictions import Features, Prediction
 from core.project import Project
 from core.quarantine import Span, is_inside, unlearned
 from core.store import TableStore
 from streaming.checkpoint import Checkpoints
-from streaming.experts import Expert, build_experts
+from streaming.experts import build_experts
 from streaming.history import Asked, History, Learned
 from streaming.join import Predicted
 from streaming.journal import Unlearn
+from streaming.learning import Learners, learn_event
 from streaming.machine import State
 from streaming.phases import Phases
-from streaming.plausible import Plausible
-from streaming.serving import CHAMPION, Scores, learn
+from streaming.serving import CHAMPION
 
 _SIGN_OF_LIFE = 256
 _log = logging.getLogger("headrace.worker")
-
-Asking = tuple[Features, Mapping[str, Prediction], Prediction | None]
-
-
-class Learners(Protocol):
-    """What of a state learns; :class:`streaming.machine.State` has it."""
-
-    experts: list[Expert]
-    blend: Blend
-    plausible: Plausible
-    scores: Scores
 
 
 class Relearning:
@@ -64,21 +51,31 @@ class Relearning:
         self._learners = learners
         self._without = without
         self._since = since
-        self._asked: dict[int, Asking] = {}
+        self._asked: dict[int, Predicted] = {}
 
     def take(self, happened: Asked | Learned) -> None:
         """Predict, or learn, what was predicted or learned then."""
         if isinstance(happened, Learned):
             self._learn(happened)
-        elif not is_inside(happened.predicted.time, self._without):
-            asking = self._predicted(happened.predicted)
+            return
+        event = happened.predicted
+        if event.step > self._since:
+            self._seat(event)
+        if not is_inside(event.time, self._without):
+            asked = self._predicted(event)
             if happened.labelled:
-                self._asked[happened.predicted.step] = asking
+                self._asked[event.step] = asked
 
-    def _predicted(self, event: Predicted) -> Asking:
-        """Let the learners predict what they predicted then: the champion's own prediction is taken from the row."""
+    def _seat(self, event: Predicted) -> None:
+        """Give the versions that predicted then their blends, as the machine did."""
+        learners = self._learners
+        followed = {role: shadowed.version for role, shadowed in (event.shadows or {}).items()}
+        learners.blend = learners.shadows.seat(learners.blend, event.champion_version, followed)
+
+    def _predicted(self, event: Predicted) -> Predicted:
+        """Let the learners predict again: predictions of champion and shadows are taken from the row."""
         if event.step <= self._since:
-            return event.features, event.predictions, event.served
+            return event
         learners = self._learners
         predictions = {CHAMPION: event.predictions[CHAMPION]} if CHAMPION in event.predictions else {}
         for expert in learners.experts:
@@ -86,19 +83,13 @@ class Relearning:
             if prediction is not None:
                 predictions[expert.name] = prediction
         served = learners.blend.mix(predictions, event.step) if predictions else None
-        return event.features, predictions, served
+        own = {role: shadowed.prediction for role, shadowed in (event.shadows or {}).items()}
+        shadows = learners.shadows.mix(own, predictions, event.step) if own else None
+        return replace(event, predictions=predictions, served=served, shadows=shadows)
 
     def _learn(self, example: Learned) -> None:
-        """Do as `streaming.machine.Machine` does: score, then move the weights, then learn."""
-        asking = self._asked.pop(example.step, None)
-        if asking is None:
-            return
-        features, predictions, served = asking
-        learners, outcome = self._learners, example.outcome
-        score = learners.scores, learners.plausible
-        learn(learners.blend, *score, predictions, served, outcome, example.step, example.successor)
-        for expert in learners.experts:
-            expert.learn(features, outcome)
+        if (asked := self._asked.pop(example.step, None)) is not None:
+            learn_event(self._learners, asked, example.outcome, example.successor)
 
 
 @dataclass(frozen=True)
@@ -155,6 +146,7 @@ class Unlearner:
                 for happened in some:
                     relearning.take(happened)
         state.experts, state.blend, state.plausible = learners.experts, learners.blend, learners.plausible
+        state.shadows = learners.shadows
         state.unlearned = list(action.windows)
 
     def _from(self, step: int) -> State:

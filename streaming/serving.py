@@ -61,11 +61,17 @@ def serve(
     step : int
         The partition's step.
     """
+    predictions = usable(plausible, champion, online)
+    return predictions, blend.mix(predictions, step) if predictions else None
+
+
+def usable(plausible: Plausible, champion: object | None, online: Mapping[str, Prediction]) -> dict[str, Prediction]:
+    """Return every expert's prediction that may be used, the champion's first; see `serve`."""
     predictions: dict[str, Prediction] = {}
     if champion is not None and (checked := plausible.check(champion)) is not None:
         predictions[CHAMPION] = checked
     predictions.update(online)
-    return predictions, blend.mix(predictions, step) if predictions else None
+    return predictions
 
 
 def learn(
@@ -77,6 +83,7 @@ def learn(
     outcome: Outcome,
     step: int,
     successor: Prediction | None = None,
+    members: Mapping[str, Prediction] | None = None,
 ) -> None:
     """Score what was predicted at `step`, then move the weights.
 
@@ -85,12 +92,15 @@ def learn(
     successor : prediction, optional
         What the champion predicts that has come since: the blend learns at once what it is worth, and need not wait for
         labels of what it is served for.
+    members : mapping of str to prediction, optional
+        What moves the weights where that is not what was served: the blend is of a champion that was a shadow then.
     """
     plausible.observe(outcome)
     if served is None:
         return
     scores.add({SERVED: served, **predictions}, outcome)
     if successor is None:
-        blend.update(predictions, outcome, step)
+        if moving := predictions if members is None else members:
+            blend.update(moving, outcome, step)
     else:
         blend.update({**predictions, CHAMPION: successor}, outcome, step, in_hindsight=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from core.models import SHADOWS
 from core.settings import Settings
 from core.tables import (
     CORRECTIONS,
@@ -23,9 +24,11 @@ from core.tables import (
     prediction_cell,
     prediction_column,
     predictions_schema,
+    shadow_columns,
 )
 from streaming.join import Predicted
 from streaming.machine import Correction, Example, Output
+from streaming.shadow import Shadowed
 
 _Row = TypeVar("_Row", Predicted, Example, Correction)
 
@@ -119,7 +122,18 @@ def _prediction_rows(rows: Sequence[Predicted], settings: Settings) -> dict[str,
     columns[prediction_column("served")] = [prediction_cell(row.served) for row in rows]
     for name in settings.expert_names:
         columns[prediction_column(name)] = [prediction_cell(row.predictions.get(name)) for row in rows]
+    for role in SHADOWS:
+        columns |= _shadow_rows([row.shadows.get(role) if row.shadows else None for row in rows], role)
     return columns
+
+
+def _shadow_rows(rows: Sequence[Shadowed | None], role: str) -> dict[str, list[Any]]:
+    version, own, blended = shadow_columns(role)
+    return {
+        version: [row and row.version for row in rows],
+        own: [row and prediction_cell(row.prediction) for row in rows],
+        blended: [row and prediction_cell(row.blended) for row in rows],
+    }
 
 
 def _example_rows(rows: Sequence[Example], settings: Settings) -> dict[str, list[Any]]:

@@ -247,10 +247,11 @@ class Worker:
             partitions[record.partition].push(record)
 
     def _offer_champion(self) -> None:
-        loaded = self._watcher.loaded if self._watcher else None
-        if loaded is not None:
-            for partition in self._partitions.values():
-                partition.offer(loaded)
+        if self._watcher is None:
+            return
+        champion, shadows = self._watcher.line_up
+        for partition in self._partitions.values():
+            partition.offer(champion, shadows)
 
     def _each(self, action: Callable[[Partition], None]) -> None:
         """Do something with each partition.

@@ -13,8 +13,9 @@ import yaml
 from core.batch_model import feature_frame
 from core.errors import RegistryError
 from core.model_files import check_model_files, digest_of
+from core.models import CHALLENGER, PREVIOUS
 from core.project import Project, load_project
-from core.registry import CHAMPION, PREVIOUS, Registration, Registry
+from core.registry import CHAMPION, Registration, Registry
 
 YAML = """
 name: toy
@@ -110,6 +111,39 @@ def test_promotion_moves_the_former_champion_to_previous(registry: Registry):
     registry.promote(second, expected=first)
     assert registry.current() == (second, 9)
     assert registry.alias(PREVIOUS).version == first
+
+
+def test_a_challenger_is_followed_until_it_is_promoted_and_the_champion_before_while_that_is_watched(
+    registry: Registry,
+):
+    first, second = register(registry, effective_at=5), register(registry, effective_at=9)
+    now = registry.alias(CHAMPION)
+    registry.promote(first, expected=now.version if now else None)
+    registry.challenge(second)
+    assert registry.followed() == {CHAMPION: (first, 5), CHALLENGER: (second, 9)}
+
+    registry.promote(second, expected=first, serves_from=20, watched=True)
+    registry.promote(second, expected=first, serves_from=20, watched=True)
+    assert registry.followed() == {CHAMPION: (second, 20), PREVIOUS: (first, 5)}
+    assert registry.current() == (second, 20)
+    registry.trust(second)
+    assert registry.followed() == {CHAMPION: (second, 20)}
+
+    registry.challenge(first)
+    registry.withdraw()
+    registry.withdraw()
+    assert registry.followed() == {CHAMPION: (second, 20)}
+    assert registry.alias(PREVIOUS).version == first
+
+
+def test_a_challenger_that_headrace_did_not_make_does_not_hide_the_champion(registry: Registry):
+    first, second = register(registry, effective_at=5), register(registry)
+    now = registry.alias(CHAMPION)
+    registry.promote(first, expected=now.version if now else None)
+    registry._client.delete_model_version_tag("toy", str(second), "headrace.effective_at")
+    registry.challenge(second)
+    assert registry.followed() == {CHAMPION: (first, 5)}
+    registry.withdraw()
 
 
 def test_a_promotion_against_another_champion_is_refused(registry: Registry):

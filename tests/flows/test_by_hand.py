@@ -11,7 +11,8 @@ from fake_prefect import FakePrefect
 from flows_lab import BATCH, Toy, later, make_toy
 
 from core.errors import RegistryError, UsageError
-from core.registry import CHAMPION, PREVIOUS, Registry
+from core.models import PREVIOUS
+from core.registry import CHAMPION, Registry
 from flows.by_hand import MOVE, ChampionChangedError, finish, promote, roll_back
 from flows.dispatch import LOST_AFTER_S, Dispatcher
 from flows.lease import find, take

@@ -14,7 +14,8 @@ from flows_lab import BATCH, Toy, examples, later, make_toy
 from core.audit import Ledger
 from core.durations import DAY
 from core.errors import RegistryError
-from core.registry import CHAMPION, PREVIOUS, ModelVersion, Registry
+from core.models import PREVIOUS
+from core.registry import CHAMPION, ModelVersion, Registry
 from core.tables import CORRECTIONS, PREDICTIONS, corrections_schema, predictions_schema
 from flows import training
 from flows.execution import execute

@@ -14,18 +14,19 @@ class Source:
 
     def __init__(self) -> None:
         self.alias: tuple[int, int] | None = None
+        self.shadows: dict[str, tuple[int, int]] = {}
         self.error: Exception | None = None
         self.loads: list[int] = []
         self.changed = threading.Condition()
         self.looks = 0
 
-    def current(self):
+    def followed(self):
         with self.changed:
             self.looks += 1
             self.changed.notify_all()
             if self.error:
                 raise self.error
-            return self.alias
+            return {**self.shadows, **({} if self.alias is None else {"champion": self.alias})}
 
     def load(self, version):
         self.loads.append(version)
@@ -108,3 +109,31 @@ def test_it_connects_again_until_it_can():
 
 def test_it_can_be_stopped_before_it_started(source):
     ChampionWatcher(lambda: source).stop()
+
+
+def test_shadows_are_handed_over_with_the_champion_of_the_same_look(source, watcher):
+    source.alias, source.shadows = (1, 10), {"challenger": (2, 20), "previous": (3, 5)}
+    watcher.start()
+    assert watcher.wait_for_first_look(20)
+    champion, shadows = watcher.line_up
+    assert (champion.model.version, champion.effective_at) == (1, 10)
+    assert {role: (one.model.version, one.effective_at) for role, one in shadows.items()} == source.shadows
+    with source.changed:
+        source.alias, source.shadows = (2, 30), {"previous": (1, 10)}
+    source.wait_for_looks()
+    champion, shadows = watcher.line_up
+    assert (champion.model.version, {role: one.model.version for role, one in shadows.items()}) == (2, {"previous": 1})
+    assert source.loads == [1, 2, 3], "each once"
+
+
+def test_a_shadow_that_does_not_load_keeps_neither_champion_nor_other_versions(source, watcher):
+    source.alias, source.shadows = (1, 10), {"challenger": (-1, 20)}
+    watcher.start()
+    assert watcher.wait_for_first_look(20)
+    assert watcher.version(-1) is None
+    assert watcher.version(4) is None
+    source.wait_for_looks()
+    champion, shadows = watcher.line_up
+    assert (champion.model.version, shadows) == (1, {})
+    assert "digest differs" in watcher.problem
+    assert watcher.version(4).version == 4

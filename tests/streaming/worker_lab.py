@@ -122,8 +122,8 @@ class Source:
         self.alias = version, effective_at
         self._model = model
 
-    def current(self):
-        return self.alias
+    def followed(self):
+        return {"champion": self.alias}
 
     def load(self, version):
         return self._model or FakeChampion(version, lambda row: 0.625)

@@ -1,0 +1,128 @@
+"""A worker follows the aliases: a challenger shadows, is promoted with its weights, and the one before shadows it."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import pytest
+from stream_lab import MINUTE, START, FakeChampion, digest, easy_stream, make_project
+from worker_lab import JOURNAL, Killed, KillingPhases, fill, rows_of, run, values, watching, with_clocks
+
+import streaming.decisions as decisions_module
+import streaming.opening as opening_module
+import streaming.partition as partition_module
+import streaming.worker as worker_module
+from core.errors import RegistryError
+from core.tables import EXAMPLES, PREDICTIONS
+from streaming.journal import Entry, Follow, Swap, TakeOver
+from streaming.memory_broker import MemoryBroker
+
+STATE = {"commit_every": "1ms", "recover_within": "2ms"}
+FIRST, SECOND, PROMOTED = START + 20 * MINUTE, START + 30 * MINUTE, START + 60 * MINUTE
+AFTER = {"champion": (2, PROMOTED), "previous": (1, FIRST)}
+
+
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch):
+    monkeypatch.setattr(worker_module, "_POLL_MS", 5)
+    monkeypatch.setattr(worker_module, "_POLL_RECORDS", 40)
+    monkeypatch.setattr(decisions_module, "BATCH", 16)
+    monkeypatch.setattr(partition_module, "_SNAPSHOT_SHARE", 0)
+
+
+class Aliases:
+    """A registry: version 1 answers 0.3, version 2 by x, version 9 does not load."""
+
+    def __init__(self, **followed: tuple[int, int]) -> None:
+        self.aliases = followed
+
+    def followed(self):
+        return dict(self.aliases)
+
+    def load(self, version):
+        if version == 9:
+            raise RegistryError("version 9 cannot be trusted")
+        return FakeChampion(version, {1: lambda row: 0.3, 2: lambda row: 0.8 if row["x"] > 0 else 0.2}[version])
+
+
+def project_in(folder):
+    return make_project(folder, online=["linear", "prior"], state=STATE)
+
+
+def changes(broker) -> list[Swap | Follow]:
+    """What the journal says about champions and shadows."""
+    decoder = msgspec.msgpack.Decoder(Entry | TakeOver)
+    entries = [decoder.decode(value) for value in values(broker, JOURNAL)]
+    return [a for e in entries if isinstance(e, Entry) for a in e.actions if isinstance(a, Swap | Follow)]
+
+
+def promoted_midway(project, broker, phases=None):
+    """Run a worker that sees a champion and a challenger, then, perhaps killed first, one that sees it promoted."""
+    run(project, broker, records=80, watcher=watching(Aliases(champion=(1, FIRST), challenger=(2, SECOND))))
+    if phases is not None:
+        with pytest.raises(Killed):
+            run(project, broker, phases=phases, watcher=watching(Aliases(**AFTER)))
+    return run(project, broker, watcher=watching(Aliases(**AFTER)))
+
+
+def test_the_order_of_a_promotion(tmp_path):
+    project = project_in(tmp_path)
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 100)))
+    finished = promoted_midway(project, broker)
+    assert changes(broker) == [
+        Swap(1),
+        Follow("challenger", 2),
+        Swap(2),
+        Follow("challenger", None),
+        Follow("previous", 1),
+    ]
+    rows = sorted(rows_of(project, PREDICTIONS), key=lambda row: row["step"])
+    roles = [(row["champion_version"], row["challenger_version"], row["previous_version"]) for row in rows]
+    assert list(dict.fromkeys(roles)) == [(None, None, None), (1, None, None), (1, 2, None), (2, None, 1)]
+    assert roles.count((1, 2, None)) == 30
+    assert finished.partitions[0].describe()["shadows"] == {"previous": 1}
+    assert finished.books.imbalances() == []
+
+
+@pytest.mark.parametrize("phase", ["step", "journal", "commit", "table flush", "snapshot rename"])
+@pytest.mark.parametrize("nth", [2, 5])
+def test_a_kill_in_any_phase_changes_nothing(tmp_path, phase, nth):
+    stream = with_clocks(easy_stream("binary", 100))
+    found = []
+    for phases in (None, KillingPhases(phase, nth)):
+        project, broker = project_in(tmp_path / str(len(found))), fill(MemoryBroker(), stream)
+        finished = promoted_midway(project, broker, phases)
+        tables = {table: rows_of(project, table) for table in (PREDICTIONS, EXAMPLES)}
+        found.append((digest(finished.partitions[0].state), values(broker), tables))
+    assert found[0] == found[1]
+
+
+def test_a_shadow_that_does_not_load_holds_nothing_up(tmp_path, caplog):
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 60)))
+    with caplog.at_level(logging.WARNING, "headrace.champion"):
+        finished = run(project_in(tmp_path), broker, watcher=watching(Aliases(champion=(1, 0), challenger=(9, 0))))
+    assert finished.partitions[0].serving_champion == 1
+    assert [one for one in changes(broker) if isinstance(one, Follow)] == []
+    assert "version 9 cannot be trusted" in caplog.text
+
+
+def test_one_that_does_not_load_any_more_ends_and_the_stream_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening_module, "CHAMPION_PATIENCE_S", 0.2)
+    project = project_in(tmp_path)
+    broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 60)))
+    aliases = Aliases(champion=(1, 0), challenger=(2, 0))
+    with pytest.raises(Killed):
+        run(project, broker, phases=KillingPhases("commit", 5), watcher=watching(aliases))
+    assert Follow("challenger", 2) in changes(broker)
+    before = values(broker)
+
+    class Lost(Aliases):
+        def load(self, version):
+            return super().load(9 if version == 2 else version)
+
+    finished = run(project, broker, watcher=watching(Lost(champion=(1, 0), challenger=(2, 0))))
+    assert values(broker)[: len(before)] == before
+    assert len(values(broker)) == 60
+    assert changes(broker)[-1] == Follow("challenger", None)
+    assert finished.partitions[0].describe()["shadows"] == {}
