@@ -164,7 +164,7 @@ class Retraining:
 
     def search(self) -> str:
         """Try the candidates."""
-        self._found = search(self.project, self._train, progress=lambda line: _log.info("search: %s", line))
+        self._found = search(self.project, self._train, lambda line: _log.info("search: %s", line))
         best = self._found.best
         history = "" if best.candidate.start is None else f", fitted from {format_time(best.candidate.start)} on"
         return f"{best.candidate.family} of {len(self._found.trials)} trials, loss {best.loss:.5f}{history}"
