@@ -167,7 +167,7 @@ class Retraining:
 
     def search(self) -> str:
         """Try the candidates."""
-        self._found = search(self.project, self._train, progress=lambda line: _log.info("search: %s", line))
+        self._found = search(self.project, self._train, lambda line: _log.info("search: %s", line))
         best = self._found.best
         history = (
             ""
