@@ -15,9 +15,11 @@ from pathlib import Path
 from core.audit import CHALLENGER_BLEND, Ledger
 from core.batch_model import FittedModel
 from core.errors import RegistryError, StoreError
+from core.model_versions import ModelVersion, Registration
+from core.models import CHAMPION
 from core.project import Project
 from core.quarantine import Span, quarantined
-from core.registry import CHAMPION, ModelVersion, Registration, Registry
+from core.registry import Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
 from flows.evaluation import Evaluation, evaluate

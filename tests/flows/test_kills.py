@@ -22,9 +22,9 @@ from fake_prefect import FakePrefect
 from flows_lab import Toy, later
 
 from core.audit import Ledger, LedgerRecord
-from core.models import PREVIOUS
+from core.models import CHAMPION, PREVIOUS
 from core.project import load_project
-from core.registry import CHAMPION, Registry
+from core.registry import Registry
 from core.store import TableStore
 from flows import lease, references, training
 from flows.dispatch import Dispatcher
