@@ -15,6 +15,7 @@ from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction, Vocabulary
 from core.models import CHAMPION, SHADOWS, BatchModel
 from core.predictions import Features, Outcome, Prediction
+from core.pseudonyms import Pseudonyms
 from core.quarantine import Span, is_inside
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
 from core.settings import Settings
@@ -22,6 +23,7 @@ from streaming.books import Books
 from streaming.experts import Expert
 from streaming.join import Fate, LabelJoin, Predicted
 from streaming.learning import learn_event
+from streaming.masking import Mask
 from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
 from streaming.serving import Scores, usable
 from streaming.shadow import Shadows, ask
@@ -55,10 +57,11 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that could not be used."""
+    """A record that could not be used, without what is personal; `masked` are the headers that say so."""
 
     record: RawRecord
     bad: BadRecord
+    masked: Mapping[str, str] = field(default_factory=dict)
 
 
 Output = Predicted | Example | Correction | DeadLetter
@@ -123,13 +126,19 @@ class Machine:
         The project's features.
     state : State
         Changed in place by every step.
+    pseudonyms : Pseudonyms, optional
+        Needed where something is to be hashed.
     """
 
-    def __init__(self, settings: Settings, features: FeatureFunction, state: State) -> None:
+    def __init__(
+        self, settings: Settings, features: FeatureFunction, state: State, pseudonyms: Pseudonyms | None = None
+    ) -> None:
         self.state = state
         self.champion_failures = 0
         self.shadow_failures: dict[str, int] = {}
-        self._decoder = Decoder(settings)
+        self.pseudonyms = pseudonyms
+        self._decoder = Decoder(settings, pseudonyms)
+        self._mask = Mask(settings, pseudonyms)
         self._features = features
         self._champion: BatchModel | None = None
         self._followed: dict[str, BatchModel] = {}
@@ -284,7 +293,8 @@ class Machine:
         book.dead_lettered += 1
         reasons = self.state.books.reasons
         reasons[bad.reason] = reasons.get(bad.reason, 0) + 1
-        return DeadLetter(record, bad)
+        masked = self._mask(record)
+        return DeadLetter(masked.record, bad, masked.headers)
 
     def _predict(self, prepared: Prepared, event: Event) -> list[Output]:
         state, book = self.state, self.state.books.events

@@ -11,6 +11,7 @@ from core.errors import BrokerError, CheckpointError
 from core.features import load_features
 from core.models import BatchModel
 from core.project import Project
+from core.pseudonyms import Pseudonyms
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
 from streaming.checkpoint import Checkpoints, Snapshot
@@ -20,6 +21,7 @@ from streaming.journal import Ownership, Script, TakeOver, journal_record, read_
 from streaming.machine import Machine, State
 from streaming.partition import Partition, Place
 from streaming.phases import Phases
+from streaming.privacy_guard import guard
 from streaming.regaining import PATIENCE_S
 from streaming.relearning import Unlearner
 from streaming.shadow import ShadowModels
@@ -76,19 +78,22 @@ class Opener:
         BrokerError
             If the broker does not answer, or does not keep a record that is still needed.
         CheckpointError
-            If there are snapshots and none can be trusted, or they do not fit the journal.
+            If there are snapshots and none can be trusted, or they do not fit the journal, or hashes would not match.
         """
+        pseudonyms = guard(self.project)  # before the worker that has the right key is shut out
         name = f"headrace-{self.project.settings.name}-{number}"
         exactly_once = self.broker.transactional and self.project.settings.state.guarantee == "exactly_once"
         publisher = self.broker.publisher(name, self.membership, self.phases, exactly_once=exactly_once)
         try:
             publisher.take_over()
-            return self._opened(number, publisher, exactly_once=exactly_once)
+            return self._opened(number, publisher, pseudonyms, exactly_once=exactly_once)
         except BaseException:
             publisher.close()
             raise
 
-    def _opened(self, number: int, publisher: Publisher, *, exactly_once: bool) -> Partition:
+    def _opened(
+        self, number: int, publisher: Publisher, pseudonyms: Pseudonyms | None, *, exactly_once: bool
+    ) -> Partition:
         with self.phases.enter("open"):
             snapshot = self.checkpoints.load(number)
         script = self._script(number, snapshot, publisher)
@@ -105,7 +110,7 @@ class Opener:
         return Partition(
             self.project,
             Place(number, self.partitions, self.cluster_id, script.at),
-            Machine(self.project.settings, load_features(self.project), state),
+            Machine(self.project.settings, load_features(self.project), state, pseudonyms),
             ScriptedOrder(self.project.settings.input_topics, script.entries, self.champion, shadow),
             snapshot.journal if snapshot and script.entries else script.next_offset,
             publisher,

@@ -136,7 +136,7 @@ class Partition:
         self._snapshot_at = self._flushed_at = self._taken_at = time.monotonic()
         self._snapshot_step = self.state.step
         self._busy_s = self._snapshot_cost_s = 0.0
-        self._keys = KeyCheck(settings, place.number, place.partitions)
+        self._keys = KeyCheck(settings, place.number, place.partitions, machine.pseudonyms)
         self._intake = Intake([TopicPartition(topic, place.number) for topic in settings.input_topics])
         self._events_before = self.state.books.events.received
         self._journals_kept: deque[int] = deque(maxlen=_SNAPSHOTS_KEPT)
