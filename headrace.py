@@ -12,6 +12,7 @@ _COMMANDS = {
     "backtest": "cli.backtest:backtest",
     "dead-letters": "cli.dead_letters:dead_letters",
     "demo": "cli.demo:demo",
+    "erase": "cli.erase:erase",
     "history": "cli.history:history",
     "monitor": "cli.services:monitor",
     "promote": "cli.aliases:promote",

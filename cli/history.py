@@ -39,7 +39,7 @@ def history(
     verify: bool,
     head: str | None,
 ) -> None:
-    """Show every alert, decision, retraining, gate and promotion, in the order they were written."""
+    """Show every alert, decision, retraining, gate, promotion and erasure, in the order they were written."""
     loaded = load_project(project)
     if verify or head:
         sys.exit(_verify(loaded, head, json_file))

@@ -24,7 +24,7 @@ from core.errors import StoreError
 from core.ledger_file import connected
 
 RecordKind = Literal[
-    "alert", "decision", "quarantine", "release", "unlearn", "retraining", "gate", "promotion", "rollback"
+    "alert", "decision", "quarantine", "release", "unlearn", "retraining", "gate", "promotion", "rollback", "erasure"
 ]
 Trigger = Literal["bootstrap", "schedule", "drift", "growth", "manual"]
 CHALLENGER_BLEND, CHAMPION_BLEND = "blend_with_challenger", "blend_with_champion"

@@ -16,6 +16,7 @@ from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.decisions import ScriptedOrder, check_step
+from streaming.erasure import Erasures
 from streaming.experts import build_experts
 from streaming.journal import Ownership, Script, TakeOver, journal_record, read_script
 from streaming.machine import Machine, State
@@ -57,6 +58,8 @@ class Opener:
         Told what is being done.
     lockstep : bool
         See `streaming.decisions.LiveOrder`.
+    erasures : Erasures
+        Which ids are to be erased.
     """
 
     project: Project
@@ -69,6 +72,7 @@ class Opener:
     champion: Callable[[int], BatchModel | None]
     phases: Phases
     lockstep: bool
+    erasures: Erasures
 
     def open(self, number: int) -> Partition:
         """Take a partition over.
@@ -96,6 +100,9 @@ class Opener:
     ) -> Partition:
         with self.phases.enter("open"):
             snapshot = self.checkpoints.load(number)
+            self.erasures.look()
+            if snapshot is not None and snapshot.state.erased:
+                self.checkpoints.forget_others(number, snapshot.state.erased)
         script = self._script(number, snapshot, publisher)
         self._announce(number, snapshot, script)
         with self.phases.enter("open"):
@@ -110,7 +117,7 @@ class Opener:
         return Partition(
             self.project,
             Place(number, self.partitions, self.cluster_id, script.at),
-            Machine(self.project.settings, load_features(self.project), state, pseudonyms),
+            Machine(self.project.settings, load_features(self.project), state, pseudonyms, self.erasures.name),
             ScriptedOrder(self.project.settings.input_topics, script.entries, self.champion, shadow),
             snapshot.journal if snapshot and script.entries else script.next_offset,
             publisher,
@@ -121,6 +128,7 @@ class Opener:
             verify=snapshot is None or not snapshot.rebuilt,
             phases=self.phases,
             lockstep=self.lockstep,
+            erasures=self.erasures,
         )
 
     def _script(self, number: int, snapshot: Snapshot | None, publisher: Publisher) -> Script:

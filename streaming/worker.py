@@ -23,6 +23,7 @@ from core.status import write_status
 from streaming.books import Books, total
 from streaming.champion import ChampionWatcher
 from streaming.checkpoint import Checkpoints
+from streaming.erasure import Erasures
 from streaming.opening import Opener
 from streaming.partition import Partition
 from streaming.phases import Phase, Phases, Watchdog
@@ -81,6 +82,7 @@ class Worker:
         self._phases = phases or Phases()
         self._checkpoints = Checkpoints(project, self._phases)
         self._to_unlearn = ToUnlearn(project.ledger, _UNLEARN_EVERY_LOCKSTEP_S if lockstep else _UNLEARN_EVERY_S)
+        self._erasures = Erasures(project)
         self._watchdog = Watchdog(self._phases, self._settings.state.deadline / 1000, self._give_up)
         self._partitions: dict[int, Partition] = {}
         self._reopen_at: dict[int, float] = {}
@@ -150,6 +152,7 @@ class Worker:
             self._champion,
             self._phases,
             self._lockstep,
+            self._erasures,
         )
 
     def _champion(self, version: int) -> BatchModel | None:
@@ -298,6 +301,10 @@ class Worker:
                 "partition %d: learns again without %s", partition.number, _shown(windows, self._settings.clock)
             )
             partition.unlearn(windows, self._checkpoints)
+            self._say("running")
+        elif partition.wants_to_erase(asked := self._erasures.asked()):
+            _log.warning("partition %d: forgets ids that are erased", partition.number)
+            partition.erase(asked, self._checkpoints)
             self._say("running")
         elif partition.wants_snapshot:
             partition.snapshot(self._checkpoints)

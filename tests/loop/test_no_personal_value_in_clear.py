@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import logging
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,11 +14,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from loop_lab import Loop, make_loop_project
 
 from core.audit import Ledger
 from core.store import TableStore
 from core.tables import EXAMPLES, PREDICTIONS
+from headrace import cli
+from monitoring.reference import load_reference
 from streaming.memory_broker import MemoryBroker
 from streaming.transport import OutRecord
 
@@ -75,6 +80,7 @@ BAD = [
 def make(folder: Path, monkeypatch, *, personal: bool):
     monkeypatch.setenv("HEADRACE_PII_KEY", "the key of a test, of some length")
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("HEADRACE_STATE", str(folder / "state"))
     fields = FIELDS
     if not personal:
         fields = {
@@ -131,13 +137,13 @@ def contents(path: Path) -> Iterator[bytes]:
         yield zlib.decompress(raw)
 
 
-def found_in(project, broker: MemoryBroker, logs: str) -> set[str]:
+def found_in(project, broker: MemoryBroker, logs: str, mark: str = MARK) -> set[str]:
     """Where the marker is: of files the folder, of topics the name."""
-    wanted, places = forms(MARK), set()
+    wanted, places = forms(mark), set()
     for path in project.state.rglob("*"):
         if path.is_file() and any(form in content for content in contents(path) for form in wanted):
             places.add(path.relative_to(project.state).parts[0])
-        if MARK in path.name:
+        if mark in path.name:
             places.add(path.name)
     settings = project.settings
     for topic in (settings.predictions_topic, settings.dead_letters_topic, settings.journal_topic):
@@ -145,9 +151,18 @@ def found_in(project, broker: MemoryBroker, logs: str) -> set[str]:
             parts = [record.key or b"", record.value or b"", *(n.encode() + c for n, c in record.headers)]
             if any(form in part for part in parts for form in wanted):
                 places.add(topic.rpartition(".")[2])
-    if MARK in logs:
+    if mark in logs:
         places.add("logs")
     return places
+
+
+def erased(project, event_id: str) -> dict[str, int]:
+    """Erase an id as a user does, and return how many rows of each table went."""
+    asked = CliRunner().invoke(cli, ["erase", str(project.folder), "--id", event_id])
+    assert asked.exit_code == 0, asked.output
+    (record,) = Ledger(project.ledger).history("erasure")
+    assert event_id not in asked.output + json.dumps(record.body)
+    return record.body["rows"]
 
 
 @pytest.mark.slow
@@ -169,6 +184,7 @@ def test_no_personal_value_is_anywhere_in_clear(tmp_path, monkeypatch, caplog, c
     reasons = [
         dict(record.headers)["headrace-reason"] for record in broker.records(project.settings.dead_letters_topic)
     ]
+    assert erased(project, f"{MARK}-e437") == {"predictions": 1, "examples": 1, "corrections": 0}
     assert {b"malformed", b"wrong_type", b"duplicate_key", b"feature_error", b"bad_time", b"bad_label"} <= set(reasons)
 
 
@@ -178,6 +194,22 @@ def test_the_search_would_have_found_it(tmp_path, monkeypatch, caplog):
     project = make(tmp_path / "p", monkeypatch, personal=False)
     broker = run(project)
     assert {"tables", "checkpoints", "reports", "predictions", "dead-letters"} <= found_in(project, broker, caplog.text)
+    shown = next(page for page in project.reports.glob("*.html") if f"{MARK}-e" in page.read_text())
+    person = re.search(f"{MARK}-e[0-9]+", shown.read_text())[0]
+    before = {path.name: path.read_bytes() for path in (project.state / "references").glob("*.parquet")}
+
+    assert erased(project, person)["predictions"] == 1
+
+    assert found_in(project, MemoryBroker(), "", f"{person}<") == set()  # in a page, the end of a cell
+    assert found_in(project, MemoryBroker(), "", f"{person}'") == set()  # in a table's rows
+    changed = [
+        path.name for path in (project.state / "references").glob("*.parquet") if path.read_bytes() != before[path.name]
+    ]
+    content = Ledger(project.ledger).history("erasure")[0].body
+    assert [f"{version}.parquet" for version in content["references"]] == changed
+    for version in content["references"]:
+        assert load_reference(project.state / "references", version).digest
+    assert CliRunner().invoke(cli, ["erase", str(project.folder), "--id", "nobody"]).exit_code == 3
 
 
 def test_each_form_of_a_text_is_known():
