@@ -292,6 +292,11 @@ class Ledger:
         """Return who pins anything."""
         return [row["owner"] for row in self._rows("SELECT DISTINCT owner FROM pins ORDER BY owner", ())]
 
+    def pins(self) -> list[tuple[str, int, str]]:
+        """Return every pin: table, version and owner."""
+        rows = self._rows("SELECT table_name, version, owner FROM pins ORDER BY table_name, version, owner", ())
+        return [(row["table_name"], row["version"], row["owner"]) for row in rows]
+
     def pinned(self, table: str) -> list[int]:
         """Return the pinned versions of a table, ascending."""
         rows = self._rows("SELECT DISTINCT version FROM pins WHERE table_name = ? ORDER BY version", (table,))

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.setting_types import Section
+from core.durations import DAY
+from core.setting_types import Duration, Section
 
 Mark = Literal["hash", "drop"]
 """What becomes of a personal value: a keyed hash of it, or nothing."""
@@ -24,6 +25,12 @@ class PrivacySettings(Section):
         None,
         description="file with the secret key of the hashes, relative to the project folder; or give the key itself in "
         "HEADRACE_PII_KEY",
+    )
+    retention: Duration | None = Field(
+        None,
+        ge=DAY,
+        description="age of an event, by the wall clock, after which maintenance removes its rows from tables and "
+        "reports, whoever pins them; at least twice label.horizon; null keeps them",
     )
     undecodable: Literal["digest", "raw"] = Field(
         "digest",

@@ -164,6 +164,15 @@ class Settings(Section):
             raise ValueError(f"path {min(twice)!r} is personal in one place and not in another; mark both, or none")
         return self
 
+    @model_validator(mode="after")
+    def _retention_can_be_kept(self) -> Self:
+        kept = self.privacy.retention
+        if kept is not None and self.time == ROW_TIME:
+            raise ValueError("privacy.retention needs a time; events that are counted as rows have no age")
+        if kept is not None and kept < 2 * self.label.horizon:
+            raise ValueError("privacy.retention is less than twice label.horizon: so long an id is remembered")
+        return self
+
     @property
     def kept_fields(self) -> dict[str, FieldSettings]:
         """The fields that are read: all but those of which nothing is kept."""

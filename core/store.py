@@ -249,6 +249,22 @@ class TableStore:
         data = [name for name in names if not name.startswith("_delta_log/")]
         return filesystem, [name for name in data if name not in used]
 
+    def is_whole(self, table: str, version: int) -> bool:
+        """Tell whether a version can be read: it is in the log, and all of its files are there.
+
+        Raises
+        ------
+        StoreError
+            If that cannot be told.
+        """
+        with _translated(table, "looked through"):
+            try:
+                wanted = pa.table(self._open(table, version).get_add_actions(flatten=True))["path"].to_pylist()
+            except VersionGoneError:
+                return False
+            filesystem = PyFileSystem(DeltaStorageHandler(self._path(table)))
+            return all(entry.is_file for entry in filesystem.get_file_info(wanted)) if wanted else True
+
     def _append(self, table: str, rows: Rows, app: str, sequence: int) -> int:
         opened = self._open_with_log(table) if self.exists(table) else None
         last = None if opened is None else opened.transaction_version(app)

@@ -152,3 +152,13 @@ def _close(ledger: Ledger, request: RetrainRequest, refusal: str | None) -> str 
             ledger.record("promotion", key, event_time=promotion["effective_at"], body=promotion)
         ledger.forget(beat_name(request))
     return refusal or f"version {promotion['version']} is champion"
+
+
+def named_versions(records: list[LedgerRecord]) -> set[int]:
+    """Return the versions that have an alias, as the ledger says."""
+    moves = [record.body for record in records if record.kind in ("promotion", "rollback")]
+    if not moves:
+        return set()
+    last = moves[-1]
+    named = {last.get("version"), last.get("previous"), *last.get("aliases", {}).get("after", {}).values()}
+    return {version for version in named if version is not None}

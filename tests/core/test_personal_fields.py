@@ -93,6 +93,8 @@ def test_hashes_depend_on_key_and_purpose_only():
         ("n: {type: number, pii: drop}, m: {type: number, path: n}", "", "path 'n' is personal in one place"),
         ("n: {type: category, path: id}", ", privacy: {id: hash}", "path 'id' is personal in one place"),
         ("n: {type: text, pii: shred}", "", "fields.n.pii"),
+        ("n: text", ", privacy: {retention: 13d}", "retention is less than twice label.horizon"),
+        ("n: text", ", privacy: {retention: 12h}", "privacy.retention: must be at least 1d"),
     ],
 )
 def test_marks_that_cannot_be_kept_are_refused(fields, more, said):
