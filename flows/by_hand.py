@@ -1,11 +1,6 @@
-"""Promotion and rollback by hand: decided in the ledger, then carried out, until it is done.
+"""Promotion and rollback by hand: a move (`flows.moves`) from the champion that the person saw.
 
-1. One ledger transaction: what is to move, from which champion, who says so and why is kept.
-2. The alias moves, only from the champion that the person saw; a retraining under way that was compared with that one
-   then finds another, and is not promoted.
-3. One ledger transaction: the record.
-
-A command that dies behind 1 is followed by the next one, or by the dispatcher.
+A retraining under way that was compared with that one then finds another, and is not promoted.
 """
 
 from __future__ import annotations
@@ -22,8 +17,7 @@ from core.progress import stream_of
 from core.project import Project
 from core.registry import Registry
 from core.status import read_status
-from flows.lease import MOVE
-from flows.promotion import moved
+from flows.moves import Move, about, decide, finish
 
 _LATEST_ALERTS = 5
 
@@ -81,32 +75,6 @@ def promote(
     return _move(project, ledger, registry, "promotion", version, aliases, {"by": by, "why": why})
 
 
-def finish(ledger: Ledger, registry: Registry) -> str | None:
-    """Carry out a move that was decided by hand; return what was done, None if there is none.
-
-    Raises
-    ------
-    RegistryError
-        If MLflow cannot be reached; what is left is done by the next call.
-    """
-    decided = ledger.recall(MOVE)
-    if decided is None:
-        return None
-    body = decided["body"]
-    version, expected = body["version"], body["previous"]
-    current = registry.aliases().get(CHAMPION)
-    if current in (version, expected):
-        registry.promote(version, expected=expected)
-    with ledger.transaction():
-        if ledger.recall(MOVE) == decided:  # nobody else has finished it meanwhile
-            ledger.forget(MOVE)
-            if current in (version, expected):
-                ledger.record(decided["kind"], decided["key"], event_time=body["effective_at"], body=body)
-    if current in (version, expected):
-        return f"version {version} is champion"
-    return f"version {current} became champion meanwhile: {version} is not"
-
-
 def _move(
     project: Project,
     ledger: Ledger,
@@ -119,24 +87,15 @@ def _move(
     registry.load(version)  # a worker that cannot load it would go on with the one that serves
     entry = next(entry for entry in registry.versions() if entry.version == version)
     body = {
-        "version": version,
-        "previous": aliases.get(CHAMPION),
-        "effective_at": _stream_time(project),
-        "request": entry.tags.get("request"),
+        **about(entry, aliases, _stream_time(project)),
         "trigger": "manual",
-        "mlflow_run": entry.run_id,
-        "rows_digest": entry.tags.get("rows_digest"),
-        "aliases": moved(aliases, version),
+        "watched": kind == "promotion" and CHAMPION in aliases and project.settings.promotion.watch,
         "approved": approved,
         "evidence": _evidence(ledger, entry),
     }
     key = f"{version}-by-hand-{time.time_ns() // 1_000_000:x}"
-    with ledger.transaction():
-        if ledger.recall(MOVE) is not None:
-            raise ChampionChangedError(
-                "somebody else moves the champion at this very moment; look at 'headrace history'"
-            )
-        ledger.remember(MOVE, {"kind": kind, "key": key, "at": time.time(), "body": body})
+    if not decide(ledger, Move(kind, key, body)):
+        raise ChampionChangedError("somebody else moves the champion at this very moment; look at 'headrace history'")
     said = finish(ledger, registry)
     if not any(record.key == key for record in ledger.history(kind)):
         raise ChampionChangedError(f"{said}; look at 'headrace history' and try again")

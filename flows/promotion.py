@@ -1,8 +1,8 @@
-"""Promotion: decided in the ledger under the lease, then carried out by whoever comes, until it is done.
+"""What a retraining ends with, decided in the ledger under the lease and carried out by whoever comes.
 
-1. `decide`, one ledger transaction: the lease is checked, and what is to be promoted, with the records that
-   say so, is kept in the request. From here on the promotion is done; before, nothing has happened.
-2. `carry_out`: the alias moves, only from the champion that the decision was made against.
+1. `decide`, one ledger transaction: the lease is checked, and what is to become champion or challenger, with the
+   records that say so, is kept in the request. From here on it is done; before, nothing has happened.
+2. `carry_out`: the alias moves; that of the champion only from the one that the decision was made against.
 3. One ledger transaction: the records, the request closed, its own pins released; those of the version stay
    (`flows.upkeep` says how long).
 
@@ -16,10 +16,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.audit import Ledger, LedgerRecord, RecordKind, RetrainRequest
+from core.line_up import line_up
 from core.model_versions import ModelVersion
 from core.models import CHALLENGER, CHAMPION, PREVIOUS
 from core.registry import Registry
-from flows.lease import PROMOTING, Lease, alert_failure, beat_name, find
+from flows.lease import MOVE, PROMOTING, Lease, alert_failure, beat_name, find
 
 Bodies = list[tuple[RecordKind, dict[str, Any]]]
 
@@ -38,8 +39,10 @@ def decide(
     *,
     aliases: Mapping[str, int] | None = None,
     approved: Mapping[str, Any] | None = None,
+    in_shadow: bool = False,
+    watched: bool = False,
 ) -> None:
-    """Decide that a version becomes the champion in place of `expected`.
+    """Decide that a version becomes the champion in place of `expected`, or challenger beside it.
 
     Parameters
     ----------
@@ -49,6 +52,10 @@ def decide(
         As they are; only the champion's if left out.
     approved : mapping, optional
         Who or what let it pass, ``by`` and ``why``; the gates if left out.
+    in_shadow : bool
+        Whether it becomes challenger.
+    watched : bool
+        Whether `expected` goes on in shadow once the version is champion.
 
     Raises
     ------
@@ -56,7 +63,8 @@ def decide(
         If another run has the request; nothing is decided then.
     """
     request = lease.request
-    promotion = {
+    before = dict(aliases or ({} if expected is None else {CHAMPION: expected}))
+    becomes = {
         "version": version.version,
         "previous": expected,
         "effective_at": version.number("effective_at"),
@@ -64,11 +72,17 @@ def decide(
         "trigger": request.trigger,
         "mlflow_run": version.run_id,
         "rows_digest": version.tags.get("rows_digest"),
-        "aliases": moved(aliases or ({} if expected is None else {CHAMPION: expected}), version.version),
+        "aliases": challenged(before, version.version) if in_shadow else moved(before, version.version),
         "approved": dict(approved or {"by": "gates", "why": None}),
         "evidence": evidence_of(lease.ledger.history(), request),
+        **({} if in_shadow else {"watched": watched}),
     }
-    decided = {"promotion": promotion, "records": [list(record) for record in records], "reasons": reasons}
+    decided: dict[str, Any] = {
+        "kind": "challenge" if in_shadow else "promotion",
+        "promotion": becomes,
+        "reasons": reasons,
+    }
+    decided |= {"records": [list(record) for record in records]}
     with lease.ledger.transaction():
         lease.check()
         lease.ledger.advance(
@@ -91,6 +105,17 @@ def moved(before: Mapping[str, int], champion: int) -> dict[str, dict[str, int]]
         after[PREVIOUS] = before[CHAMPION]
     after[CHAMPION] = champion
     return {"before": dict(before), "after": after}
+
+
+def challenged(before: Mapping[str, int], challenger: int) -> dict[str, dict[str, int]]:
+    """Return the aliases before and after a version becomes challenger.
+
+    Examples
+    --------
+    >>> challenged({"champion": 2}, 3)
+    {'before': {'champion': 2}, 'after': {'champion': 2, 'challenger': 3}}
+    """
+    return {"before": dict(before), "after": {**before, CHALLENGER: challenger}}
 
 
 def evidence_of(records: Iterable[LedgerRecord], request: RetrainRequest) -> dict[str, Any]:
@@ -118,37 +143,62 @@ def carry_out(ledger: Ledger, registry: Registry, request_id: str) -> str | None
     request = find(ledger, request_id)
     if request is None or not request.is_open or PROMOTING not in request.body:
         return None
-    promotion = request.body[PROMOTING]["promotion"]
-    version, expected = promotion["version"], promotion["previous"]
-    champion = registry.alias(CHAMPION)
-    current = None if champion is None else champion.version
-    if current not in (version, expected):
-        return _close(ledger, request, f"version {current} became champion meanwhile: {version} is not promoted")
-    if version not in [entry.version for entry in registry.versions()]:
+    decided = request.body[PROMOTING]
+    becomes, in_shadow = decided["promotion"], decided.get("kind") == "challenge"
+    version, expected = becomes["version"], becomes["previous"]
+    current = registry.aliases().get(CHAMPION)
+    if in_shadow:
+        refusal = f"version {version} is champion already" if current == version else None
+    else:
+        meanwhile = f"version {current} became champion meanwhile: {version} is not promoted"
+        refusal = None if current in (version, expected) else meanwhile
+    if refusal is None and version not in [entry.version for entry in registry.versions()]:
         ledger.unpin(pin_owner(version))
-        return _close(ledger, request, f"version {version} was deleted in MLflow before it was promoted")
-    registry.promote(version, expected=expected)
-    return _close(ledger, request, None)
+        refusal = f"version {version} was deleted in MLflow before it was promoted"
+    if refusal is None and in_shadow:
+        registry.challenge(version)
+    elif refusal is None:
+        registry.promote(version, expected=expected, watched=bool(becomes.get("watched")))
+    return _close(ledger, request, refusal)
 
 
 def _close(ledger: Ledger, request: RetrainRequest, refusal: str | None) -> str | None:
-    """Write the end of a decided promotion, once."""
+    """Write the end of a decided promotion or challenge, once."""
     body = {name: value for name, value in request.body.items() if name != PROMOTING}
     decided = request.body[PROMOTING]
-    promotion, reasons = decided["promotion"], [refusal] if refusal else decided["reasons"]
-    end = "failed" if refusal else "promoted"
-    closing = {**body, "reasons": reasons, "version": None if refusal else promotion["version"]}
+    kind, becomes = decided.get("kind", "promotion"), decided["promotion"]
+    reasons = [refusal] if refusal else decided["reasons"]
+    end = "failed" if refusal else "shadowing" if kind == "challenge" else "promoted"
+    closing = {**body, "reasons": reasons, "version": None if refusal else becomes["version"]}
     with ledger.transaction():
         if not ledger.advance(request.id, expect=("running",), attempt=request.attempt, status=end, body=closing):
             return None
-        for kind, record in decided["records"]:
-            said = {**record, "promoted": False, "reasons": reasons} if refusal and kind == "retraining" else record
-            ledger.record(kind, f"{request.id}/{request.attempt}", event_time=request.event_time, body=said)
+        for name, record in decided["records"]:
+            said = {**record, "promoted": False, "reasons": reasons} if refusal and name == "retraining" else record
+            ledger.record(name, f"{request.id}/{request.attempt}", event_time=request.event_time, body=said)
         ledger.unpin(request.id)
         if refusal:
             alert_failure(ledger, request, reasons)
         else:
-            key = str(promotion["version"])
-            ledger.record("promotion", key, event_time=promotion["effective_at"], body=promotion)
+            if kind == "challenge":
+                _replace(ledger, becomes)
+            ledger.record(kind, str(becomes["version"]), event_time=becomes["effective_at"], body=becomes)
         ledger.forget(beat_name(request))
-    return refusal or f"version {promotion['version']} is champion"
+    return refusal or f"version {becomes['version']} is {'challenger' if kind == 'challenge' else 'champion'}"
+
+
+def _replace(ledger: Ledger, becomes: Mapping[str, Any]) -> None:
+    """Write down that a challenger ends with the one that comes, unless it is about to be promoted or withdrawn."""
+    former, move = line_up(ledger.history()).challenger, ledger.recall(MOVE)
+    if former is None or former.version == becomes["version"]:
+        return
+    if move is not None and move["body"]["version"] == former.version:
+        return
+    said = f"Challenger {former.version} is replaced by version {becomes['version']} before it was decided."
+    body = {"version": former.version, "role": former.role, "champion": former.against, "reasons": [said]}
+    ledger.record(
+        "withdrawal",
+        f"{former.version}-replaced-by-{becomes['version']}",
+        event_time=becomes["effective_at"],
+        body={**body, "effective_at": becomes["effective_at"]},
+    )
