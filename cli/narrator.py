@@ -23,7 +23,10 @@ _COLOURS = {
     "decision": "cyan",
     "retraining": "blue",
     "gate": "blue",
+    "challenge": "blue",
+    "withdrawal": "yellow",
     "promotion": "green",
+    "trust": "green",
     "rollback": "red",
 }
 _PROGRESS_EVERY_S = 5.0
