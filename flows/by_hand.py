@@ -1,6 +1,7 @@
-"""Promotion and rollback by hand: a move (`flows.moves`) from the champion that the person saw.
+"""What a person decides: who is champion, and which window is not to be learned from.
 
-A retraining under way that was compared with that one then finds another, and is not promoted.
+A promotion or rollback is a move (`flows.moves`) from the champion that the person saw. A retraining under way that was
+compared with that one then finds another, and is not promoted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from core.model_versions import ModelVersion
 from core.models import CHAMPION, PREVIOUS
 from core.progress import stream_of
 from core.project import Project
+from core.quarantine import Span, unlearned
 from core.registry import Registry
 from core.status import read_status
 from flows.moves import Move, about, decide, finish
@@ -73,6 +75,30 @@ def promote(
             "on; promote another version, or retrain"
         )
     return _move(project, ledger, registry, "promotion", version, aliases, {"by": by, "why": why})
+
+
+def unlearn(project: Project, ledger: Ledger, window: Span, *, by: str, why: str | None) -> dict[str, Any]:
+    """Put a window into quarantine and have every partition learn again without it; return what was recorded.
+
+    Raises
+    ------
+    UsageError
+        If no worker has run here, the stream has not come that far, or the window is unlearned already.
+    """
+    clock, now, records = project.settings.clock, _stream_time(project), ledger.history()
+    said = clock.between(*window)
+    if now is None:
+        raise UsageError(f"{project.state}: no worker has run here, so nothing was learned that could be forgotten")
+    if window[1] > now:
+        raise UsageError(f"{said}: the stream is at {clock.moment(now)} only; name a window that has ended")
+    if window in unlearned(records):
+        raise UsageError(f"{said}: is unlearned already; see 'headrace history'")
+    body = {"approved": {"by": by, "why": why}, "reasons": [f"Named by {by}: {why or 'no reason given'}."]}
+    key = f"by-hand-{clock.key(window[0])}-{time.time_ns() // 1_000_000:x}"
+    with ledger.transaction():
+        ledger.record("quarantine", key, event_time=now, body={**body, "span": list(window)})
+        ledger.record("unlearn", key, event_time=now, body={**body, "spans": [list(window)]})
+    return {"kind": "unlearn", "key": key, "span": [clock.to_json(moment) for moment in window], **body}
 
 
 def _move(

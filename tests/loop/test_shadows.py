@@ -18,19 +18,28 @@ from flows import training
 from flows.search import fit
 from streaming.memory_broker import MemoryBroker
 
-ONE_MORE = {"bootstrap_after": "12h", "every": None, "duration": "30m", "min_examples": 100, "growth": 1.5}
-DRIFT = {"min_rows": 50, "cooldown": "100d"}
+ONE_MORE = {
+    "bootstrap_after": "12h",
+    "every": None,
+    "duration": "30m",
+    "min_examples": 100,
+    "growth": 1.5,
+    "per_day": 2,
+}
+DRIFT = {"min_rows": 50, "cooldown": "6h"}
 
 
 def replayed(folder, monkeypatch=None, refit=None, *, shadow=True, **more):
     """Replay a stream on which the batch model is fitted twice; the second time `refit` says what is registered."""
     rules = {"shadow": shadow, "block": "1h"}
-    project = make_loop_project(folder, "binary", promotion=rules, retrain=ONE_MORE, drift=DRIFT, **more)
+    project = make_loop_project(
+        folder, "binary", promotion=rules, retrain={**ONE_MORE, "on_drift": False}, drift=DRIFT, **more
+    )
     calls = []
 
     def fitted(project, candidate, rows):
         calls.append(rows)
-        return fit(project, candidate, rows) if len(calls) < 4 else refit(project, candidate, calls)
+        return refit(project, candidate, calls) if len(calls) == 4 else fit(project, candidate, rows)
 
     if refit is not None:
         monkeypatch.setattr(training, "fit", fitted)
@@ -85,7 +94,7 @@ def test_a_better_challenger_is_promoted_by_its_shadow(tmp_path):
     ("refit", "conclusions"), [(as_champion, ["futile"]), (on_flipped_labels, ["inferior", "futile"])]
 )
 def test_a_useless_challenger_is_dropped_and_nobody_served_it(tmp_path, monkeypatch, refit, conclusions):
-    project, history = replayed(tmp_path / "p", monkeypatch, refit, events=1_200)
+    project, history = replayed(tmp_path / "p", monkeypatch, refit, events=1_060)
     assert moves(history) == [("promotion", 1), ("challenge", 2), ("withdrawal", 2)]
     ended = next(record.body for record in history if record.kind == "withdrawal")
     assert ended["verdict"]["conclusion"] in conclusions
@@ -96,7 +105,7 @@ def test_a_useless_challenger_is_dropped_and_nobody_served_it(tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_a_regression_after_a_promotion_is_rolled_back_with_an_alert(tmp_path, monkeypatch):
-    project, history = replayed(tmp_path / "p", monkeypatch, on_flipped_labels, shadow=False, events=1_200)
+    project, history = replayed(tmp_path / "p", monkeypatch, on_flipped_labels, shadow=False, events=1_060)
     assert moves(history) == [("promotion", 1), ("promotion", 2), ("rollback", 1)]
     back = next(record for record in history if record.kind == "rollback")
     assert (back.body["approved"]["by"], back.body["verdict"]["conclusion"]) == ("watch", "superior")
