@@ -162,11 +162,16 @@ def _carry_out(folder: Path, json_file: str | None, move: Callable[[Project, Led
         ledger.close()
     was = done["previous"] or "none"
     click.echo(f"champion is version {done['version']} (was {was}), by {done['approved']['by']}", err=bool(json_file))
-    version = done["version"]
-    served = _await_worker(project, lambda status: status.get("champion_ready") == version, _PATIENCE_S)
-    click.echo(_said(project, version, served), err=bool(json_file))
+    served = await_champion(project, done["version"], quiet=bool(json_file))
     if json_file:
         write_json({**done, "served_after_s": served}, json_file)
+
+
+def await_champion(project: Project, version: int, *, quiet: bool) -> float | None:
+    """Wait until the worker serves a version from the next record on, and say so; return for how long, s."""
+    served = _await_worker(project, lambda status: status.get("champion_ready") == version, _PATIENCE_S)
+    click.echo(_said(project, version, served), err=quiet)
+    return served
 
 
 def _await_worker(project: Project, done: Callable[[Mapping[str, Any]], bool], patience_s: float) -> float | None:

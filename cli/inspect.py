@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cli.options import json_option, project_argument, write_json
-from core.audit import DISPATCH_PROBLEM, Ledger, LedgerRecord
+from core.audit import DISPATCH_PROBLEM, QUESTION, Ledger, LedgerRecord
 from core.clocks import Clock
 from core.durations import format_time
 from core.line_up import MOVES, SHADOW_ENDS
@@ -75,12 +75,13 @@ def history_line(entry: dict[str, Any], clock: Clock) -> str:
 
 def _gist(entry: dict[str, Any]) -> str:
     reasons = " ".join(str(reason) for reason in entry.get("reasons", []))
-    if entry["kind"] in (*MOVES, *SHADOW_ENDS, "challenge"):
+    if entry["kind"] in (*MOVES, *SHADOW_ENDS, "challenge", "approval"):
         return _moved(entry, reasons)
     if entry["kind"] == "gate":
         return _gated(entry)
     if entry["kind"] == "retraining":
-        outcome = "promoted" if entry.get("promoted") else "in shadow" if entry.get("shadowing") else "not promoted"
+        ends = {"promoted": "promoted", "shadowing": "in shadow", "waiting": "waits for approval"}
+        outcome = next((said for name, said in ends.items() if entry.get(name)), "not promoted")
         return f"{entry.get('trigger')}, {entry.get('rows') or 0:,} rows: {outcome}. {reasons}".strip()
     if entry["kind"] in _ABOUT_WINDOWS:
         return f"{len(entry['spans'])} windows {_ABOUT_WINDOWS[entry['kind']]}"
@@ -90,6 +91,9 @@ def _gist(entry: dict[str, Any]) -> str:
 def _moved(entry: dict[str, Any], reasons: str) -> str:
     if entry["kind"] in SHADOW_ENDS:
         return reasons
+    if entry["kind"] == "approval":
+        word = "approved" if entry["passed"] else "rejected"
+        return f"version {entry['version']} {word} by {entry['by']}: {entry['why'] or 'no reason given'}"
     if entry["kind"] == "challenge":
         return f"version {entry['version']} predicts in shadow beside champion {entry.get('previous')}"
     return f"champion {entry['version']} (was {entry.get('previous') or 'none'}){_by(entry)}"
@@ -123,12 +127,14 @@ def status_of(project: Project) -> dict[str, Any]:
     ]
     under_way: list[dict[str, Any]] = []
     waits: dict[str, Any] | None = None
+    asked: str | None = None
     if project.ledger.exists():
         ledger = Ledger(project.ledger)
         under_way = [
             {"id": request.id, "trigger": request.trigger, "status": request.status, "attempt": request.attempt}
             for request in ledger.open_requests()
         ]
+        asked = (ledger.recall(QUESTION) or {}).get("text")
         if found := ledger.recall(DISPATCH_PROBLEM):
             waits = {"since": format_time(round(found["since"]) * 1000), "problem": found["problem"]}
         ledger.close()
@@ -141,6 +147,7 @@ def status_of(project: Project) -> dict[str, Any]:
         "shadows_problem": shadows.get("problem"),
         "retrainings_under_way": under_way,
         "requests_wait": waits,
+        "waits_for_approval": asked,
     }
 
 
@@ -176,6 +183,8 @@ def _status_lines(content: dict[str, Any], clock: Clock) -> list[str]:
         lines.append(f"  warning  {problem}")
     if problem := content["monitor"].get("problem"):
         lines.append(f"  warning  monitoring is held up: {problem}")
+    if asked := content["waits_for_approval"]:
+        lines.append(f"  approve  {asked}")
     if waits := content["requests_wait"]:
         lines.append(f"  warning  requests wait since {waits['since']}: {waits['problem']}")
     lines += [

@@ -24,6 +24,7 @@ _COLOURS = {
     "retraining": "blue",
     "gate": "blue",
     "challenge": "blue",
+    "approval": "cyan",
     "withdrawal": "yellow",
     "promotion": "green",
     "trust": "green",

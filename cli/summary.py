@@ -117,7 +117,7 @@ def _shadows(project: Project) -> list[dict[str, Any]]:
             found[record.body["version"]] = {"version": version, "since": record.event_time, "end": "in shadow"}
         elif record.kind in ("promotion", "withdrawal") and version in found:
             verdict = record.body.get("verdict") or {}
-            end = "promoted" if record.kind == "promotion" else verdict.get("conclusion", "replaced")
+            end = "promoted" if record.kind == "promotion" else record.body["end"]
             numbers = {name: verdict.get(name) for name in ("blocks", "rows", "gain", "low", "high")}
             found[version] |= {"end": end, "at": record.event_time, **numbers}
     return list(found.values())

@@ -49,7 +49,11 @@ def about(version: int, entries: Sequence[Entry]) -> list[Any]:
     moves = [
         entry for entry in entries if entry["kind"] in KINDS and version in (entry["version"], entry.get("previous"))
     ]
-    own = [entry for entry in entries if entry["kind"] in ("retraining", "gate") and entry.get("version") == version]
+    own = [
+        entry
+        for entry in entries
+        if entry["kind"] in ("retraining", "gate", "approval") and entry.get("version") == version
+    ]
     requests = {entry.get("request") for entry in own}
     decisions = [entry for entry in entries if entry["kind"] == "decision" and entry["key"] in requests]
     windows = [entry["window"]["start"] for entry in decisions if entry.get("window")]
@@ -100,11 +104,14 @@ def _passed(move: Entry) -> str:
     done = "rolled back" if move["kind"] == "rollback" else "promoted"
     if approved.get("by") in (None, "gates") and not approved.get("why"):
         return f"{done} by {approved.get('by') or 'gates'}"
-    return f"{done} by {approved['by']}: {approved.get('why') or 'no reason given'}"
+    found = f" ({approved['found']})" if approved.get("found") else ""
+    return f"{done} by {approved['by']}: {approved.get('why') or 'no reason given'}{found}"
 
 
 def _by_hand(move: Entry) -> bool:
-    return (move.get("approved") or {}).get("by") not in (None, *_RULES)
+    """Tell whether a person moved the champion by their own, not by approving what gates or a shadow let pass."""
+    approved = move.get("approved") or {}
+    return approved.get("by") not in (None, *_RULES) and not approved.get("after")
 
 
 def _reasons(entry: Entry) -> str:

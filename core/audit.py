@@ -32,6 +32,7 @@ RecordKind = Literal[
     "retraining",
     "gate",
     "challenge",
+    "approval",
     "withdrawal",
     "promotion",
     "trust",
@@ -42,10 +43,13 @@ CHALLENGER_BLEND, CHAMPION_BLEND = "blend_with_challenger", "blend_with_champion
 """What a retraining's metrics call what would be served with either."""
 
 OPEN = ("requested", "submitted", "running")
+QUESTION = "promotion.approval"
+"""Remembered under this name: what waits for a person's approval (`flows.approval`)."""
+
 DISPATCH_PROBLEM = "dispatch.problem"
 """Remembered under this name: why requests wait (`flows.trouble`)."""
 
-Outcome = Literal["promoted", "shadowing", "gated", "failed"]
+Outcome = Literal["promoted", "shadowing", "waiting", "gated", "failed"]
 AlertStatus = Literal["waiting", "sent", "given up"]
 
 
@@ -84,7 +88,7 @@ class RetrainRequest:
     effective_at : int
         In lockstep: the event time from which its champion may be served, ms.
     status : str
-        requested -> submitted -> running -> promoted, shadowing, gated or failed.
+        requested -> submitted -> running -> promoted, shadowing, waiting (for approval), gated or failed.
     """
 
     id: str

@@ -6,7 +6,7 @@ the comparison begins anew. The former champion is `previous` as long as the one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,3 +101,31 @@ def _moved(now: LineUp, body: dict[str, Any], since: int) -> LineUp:
     if not body.get("watched") or before is None:
         return LineUp(version, challenger)
     return LineUp(version, challenger, InShadow(PREVIOUS, int(before), version, since))
+
+
+def moved(before: Mapping[str, int], champion: int) -> dict[str, dict[str, int]]:
+    """Return the aliases before and after a version becomes champion; challenger it is no more.
+
+    Examples
+    --------
+    >>> moved({"champion": 2, "previous": 1}, 3)
+    {'before': {'champion': 2, 'previous': 1}, 'after': {'champion': 3, 'previous': 2}}
+    >>> moved({"champion": 2, "challenger": 3}, 3)["after"]
+    {'champion': 3, 'previous': 2}
+    """
+    after = {alias: version for alias, version in before.items() if (alias, version) != (CHALLENGER, champion)}
+    if CHAMPION in before:
+        after[PREVIOUS] = before[CHAMPION]
+    after[CHAMPION] = champion
+    return {"before": dict(before), "after": after}
+
+
+def challenged(before: Mapping[str, int], challenger: int) -> dict[str, dict[str, int]]:
+    """Return the aliases before and after a version becomes challenger.
+
+    Examples
+    --------
+    >>> challenged({"champion": 2}, 3)
+    {'before': {'champion': 2}, 'after': {'champion': 2, 'challenger': 3}}
+    """
+    return {"before": dict(before), "after": {**before, CHALLENGER: challenger}}

@@ -192,6 +192,11 @@ class PromotionSettings(Section):
         description="whether a former champion goes on in shadow, and comes back by itself if what is served with it "
         "is better",
     )
+    approval: bool = Field(
+        False,
+        description="whether a person must approve a version that gates and shadow let pass: in Prefect or by "
+        "`headrace approve`",
+    )
     alpha: float = Field(
         0.05, gt=0, lt=0.5, description="chance that a challenger that gains nothing is ever promoted, at most"
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from core.audit import Ledger, RetrainRequest
 from core.errors import PrefectError, RegistryError
 from core.project import Project
+from flows.approval import show
 from flows.lease import MOVE, PROMOTING, beat_name, find, try_again
 from flows.prefect_api import ENDED, PrefectApi
 from flows.trouble import Trouble
@@ -112,6 +113,7 @@ class Dispatcher:
                     self._finish(request)
                 else:
                     self._try_again(request, lost)
+        show(self._project, self._ledger, self._api)
 
     def _submit(self, request: RetrainRequest) -> None:
         flow_run = self._api.submit(

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from core.audit import Ledger
+from core.line_up import moved
 from core.model_versions import ModelVersion
 from core.models import CHAMPION
 from core.registry import Registry
 from flows.lease import MOVE
-from flows.promotion import moved
 
 MoveKind = Literal["promotion", "rollback", "withdrawal", "trust"]
 _ENDS: dict[str, MoveKind] = {"promotion": "withdrawal", "rollback": "trust"}
@@ -141,7 +141,7 @@ def _refuse(ledger: Ledger, registry: Registry, kept: dict[str, Any], move: Move
         _record(ledger, kept, None)
         return refusal
     version = move.body["version" if move.kind == "promotion" else "previous"]
-    body = {"version": version, "effective_at": move.body["effective_at"], "reasons": [refusal]}
+    body = {"version": version, "effective_at": move.body["effective_at"], "end": "refused", "reasons": [refusal]}
     _end(registry, _ENDS[move.kind], version)
     _record(ledger, kept, Move(_ENDS[move.kind], f"{move.key}-refused", body))
     return refusal

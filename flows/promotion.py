@@ -13,14 +13,22 @@ ledger is never locked while MLflow is waited for: a run that stalls there would
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from core.audit import Ledger, LedgerRecord, RecordKind, RetrainRequest
-from core.line_up import line_up
+from core.audit import Ledger, LedgerRecord, Outcome, RecordKind, RetrainRequest
+from core.line_up import challenged, line_up, moved
 from core.model_versions import ModelVersion
-from core.models import CHALLENGER, CHAMPION, PREVIOUS
+from core.models import CHAMPION
 from core.registry import Registry
+from flows.approval import ask
 from flows.lease import MOVE, PROMOTING, Lease, alert_failure, beat_name, find
+from flows.moves import Move
+
+Becomes = Literal["promotion", "challenge", "approval"]
+ENDS: dict[Becomes, Outcome] = {"promotion": "promoted", "challenge": "shadowing", "approval": "waiting"}
+"""How a request ends by what its version becomes."""
+
+_DONE = {"promotion": "is champion", "challenge": "is challenger", "approval": "waits for approval"}
 
 Bodies = list[tuple[RecordKind, dict[str, Any]]]
 
@@ -39,7 +47,7 @@ def decide(
     *,
     aliases: Mapping[str, int] | None = None,
     approved: Mapping[str, Any] | None = None,
-    in_shadow: bool = False,
+    becomes: Becomes = "promotion",
     watched: bool = False,
 ) -> None:
     """Decide that a version becomes the champion in place of `expected`, or challenger beside it.
@@ -52,8 +60,8 @@ def decide(
         As they are; only the champion's if left out.
     approved : mapping, optional
         Who or what let it pass, ``by`` and ``why``; the gates if left out.
-    in_shadow : bool
-        Whether it becomes challenger.
+    becomes : {'promotion', 'challenge', 'approval'}
+        Champion, challenger, or champion once a person has approved it.
     watched : bool
         Whether `expected` goes on in shadow once the version is champion.
 
@@ -64,7 +72,7 @@ def decide(
     """
     request = lease.request
     before = dict(aliases or ({} if expected is None else {CHAMPION: expected}))
-    becomes = {
+    about = {
         "version": version.version,
         "previous": expected,
         "effective_at": version.number("effective_at"),
@@ -72,14 +80,14 @@ def decide(
         "trigger": request.trigger,
         "mlflow_run": version.run_id,
         "rows_digest": version.tags.get("rows_digest"),
-        "aliases": challenged(before, version.version) if in_shadow else moved(before, version.version),
+        "aliases": (challenged if becomes == "challenge" else moved)(before, version.version),
         "approved": dict(approved or {"by": "gates", "why": None}),
         "evidence": evidence_of(lease.ledger.history(), request),
-        **({} if in_shadow else {"watched": watched}),
+        **({} if becomes == "challenge" else {"watched": watched}),
     }
     decided: dict[str, Any] = {
-        "kind": "challenge" if in_shadow else "promotion",
-        "promotion": becomes,
+        "kind": becomes,
+        "promotion": about,
         "reasons": reasons,
     }
     decided |= {"records": [list(record) for record in records]}
@@ -88,34 +96,6 @@ def decide(
         lease.ledger.advance(
             request.id, expect=("running",), status="running", body={**request.body, PROMOTING: decided}
         )
-
-
-def moved(before: Mapping[str, int], champion: int) -> dict[str, dict[str, int]]:
-    """Return the aliases before and after a version becomes champion; challenger it is no more.
-
-    Examples
-    --------
-    >>> moved({"champion": 2, "previous": 1}, 3)
-    {'before': {'champion': 2, 'previous': 1}, 'after': {'champion': 3, 'previous': 2}}
-    >>> moved({"champion": 2, "challenger": 3}, 3)["after"]
-    {'champion': 3, 'previous': 2}
-    """
-    after = {alias: version for alias, version in before.items() if (alias, version) != (CHALLENGER, champion)}
-    if CHAMPION in before:
-        after[PREVIOUS] = before[CHAMPION]
-    after[CHAMPION] = champion
-    return {"before": dict(before), "after": after}
-
-
-def challenged(before: Mapping[str, int], challenger: int) -> dict[str, dict[str, int]]:
-    """Return the aliases before and after a version becomes challenger.
-
-    Examples
-    --------
-    >>> challenged({"champion": 2}, 3)
-    {'before': {'champion': 2}, 'after': {'champion': 2, 'challenger': 3}}
-    """
-    return {"before": dict(before), "after": {**before, CHALLENGER: challenger}}
 
 
 def evidence_of(records: Iterable[LedgerRecord], request: RetrainRequest) -> dict[str, Any]:
@@ -144,10 +124,10 @@ def carry_out(ledger: Ledger, registry: Registry, request_id: str) -> str | None
     if request is None or not request.is_open or PROMOTING not in request.body:
         return None
     decided = request.body[PROMOTING]
-    becomes, in_shadow = decided["promotion"], decided.get("kind") == "challenge"
+    becomes, kind = decided["promotion"], decided.get("kind", "promotion")
     version, expected = becomes["version"], becomes["previous"]
     current = registry.aliases().get(CHAMPION)
-    if in_shadow:
+    if kind == "challenge":
         refusal = f"version {version} is champion already" if current == version else None
     else:
         meanwhile = f"version {current} became champion meanwhile: {version} is not promoted"
@@ -155,9 +135,9 @@ def carry_out(ledger: Ledger, registry: Registry, request_id: str) -> str | None
     if refusal is None and version not in [entry.version for entry in registry.versions()]:
         ledger.unpin(pin_owner(version))
         refusal = f"version {version} was deleted in MLflow before it was promoted"
-    if refusal is None and in_shadow:
+    if refusal is None and kind == "challenge":
         registry.challenge(version)
-    elif refusal is None:
+    elif refusal is None and kind == "promotion":
         registry.promote(version, expected=expected, watched=bool(becomes.get("watched")))
     return _close(ledger, request, refusal)
 
@@ -168,7 +148,7 @@ def _close(ledger: Ledger, request: RetrainRequest, refusal: str | None) -> str 
     decided = request.body[PROMOTING]
     kind, becomes = decided.get("kind", "promotion"), decided["promotion"]
     reasons = [refusal] if refusal else decided["reasons"]
-    end = "failed" if refusal else "shadowing" if kind == "challenge" else "promoted"
+    end = "failed" if refusal else ENDS[kind]
     closing = {**body, "reasons": reasons, "version": None if refusal else becomes["version"]}
     with ledger.transaction():
         if not ledger.advance(request.id, expect=("running",), attempt=request.attempt, status=end, body=closing):
@@ -180,11 +160,21 @@ def _close(ledger: Ledger, request: RetrainRequest, refusal: str | None) -> str 
         if refusal:
             alert_failure(ledger, request, reasons)
         else:
-            if kind == "challenge":
-                _replace(ledger, becomes)
-            ledger.record(kind, str(becomes["version"]), event_time=becomes["effective_at"], body=becomes)
+            _record(ledger, kind, becomes)
         ledger.forget(beat_name(request))
-    return refusal or f"version {becomes['version']} is {'challenger' if kind == 'challenge' else 'champion'}"
+    return refusal or f"version {becomes['version']} {_DONE[kind]}"
+
+
+def _record(ledger: Ledger, kind: str, becomes: dict[str, Any]) -> None:
+    key = str(becomes["version"])
+    if kind == "approval":
+        ask(ledger, Move("promotion", key, becomes))
+        return
+    if kind == "challenge":
+        _replace(ledger, becomes)
+    ledger.record(
+        "challenge" if kind == "challenge" else "promotion", key, event_time=becomes["effective_at"], body=becomes
+    )
 
 
 def _replace(ledger: Ledger, becomes: Mapping[str, Any]) -> None:
@@ -195,7 +185,13 @@ def _replace(ledger: Ledger, becomes: Mapping[str, Any]) -> None:
     if move is not None and move["body"]["version"] == former.version:
         return
     said = f"Challenger {former.version} is replaced by version {becomes['version']} before it was decided."
-    body = {"version": former.version, "role": former.role, "champion": former.against, "reasons": [said]}
+    body = {
+        "version": former.version,
+        "role": former.role,
+        "champion": former.against,
+        "end": "replaced",
+        "reasons": [said],
+    }
     ledger.record(
         "withdrawal",
         f"{former.version}-replaced-by-{becomes['version']}",

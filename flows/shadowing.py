@@ -28,6 +28,7 @@ from core.settings import Settings
 from core.status import read_status, write_status
 from core.store import TableStore
 from core.tables import EXAMPLES, ReadsTables, prediction_column, shadow_columns
+from flows.approval import ask, drop, question
 from flows.moves import Move, about, decide, decided, finish
 from flows.verdicts import change_to, end_of, said
 
@@ -165,6 +166,9 @@ class Shadowing:
             return False
         records = self._ledger.history()
         now, self._judged = line_up(records, moment), []
+        asked = question(self._ledger)
+        if asked is not None and asked.move.of_shadow and _is_moot(asked.move, now):
+            drop(self._ledger)
         for shadow in now.shadows:
             judged = self._judge(records, shadow, moment)
             self._judged.append(judged)
@@ -188,7 +192,12 @@ class Shadowing:
             return end_of(verdict, shadow, sentence, moment)
         known = {**about(entry, registry.aliases(), moment), "trigger": entry.tags.get("trigger")}
         known["evidence"] = _evidence(records, shadow)
-        return change_to(verdict, shadow, judged.sentence, known, self._settings.promotion)
+        move = change_to(verdict, shadow, judged.sentence, known, self._settings.promotion)
+        if move.kind == "promotion" and self._settings.promotion.approval:
+            if question(self._ledger) is None:
+                ask(self._ledger, move)
+            return None
+        return move
 
     def _carry_out(self, move: Move, seen: LineUp, moment: int) -> bool:
         """Decide a move if the line-up still is what was judged, and do it."""
@@ -226,6 +235,12 @@ def _evaluated(project: Project) -> int | None:
     """Return up to which event time the monitor has judged, ms; None while it does not say."""
     found = (read_status(project.status, "monitor") or {}).get("evaluated_through")
     return None if found is None else int(found)
+
+
+def _is_moot(move: Move, now: LineUp) -> bool:
+    """Tell whether a challenger that waits for approval is none any more, or is compared with another champion."""
+    shadow = now.challenger
+    return shadow is None or (shadow.version, shadow.against) != (move.body["version"], move.body["previous"])
 
 
 def _evidence(records: Sequence[LedgerRecord], shadow: InShadow) -> dict[str, Any]:

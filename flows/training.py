@@ -27,7 +27,7 @@ from flows.evaluation import Evaluation, evaluate
 from flows.examples import DataVersion, Examples, missing_columns, read_examples
 from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
 from flows.lease import Lease
-from flows.promotion import Bodies, carry_out, decide, pin_owner
+from flows.promotion import ENDS, Becomes, Bodies, carry_out, decide, pin_owner
 from flows.provenance import code_version
 from flows.recipe import Recipe, recipe_of, sampled_digest
 from flows.records import data_cut, records_of, registration
@@ -248,30 +248,36 @@ class Retraining:
         """Decide in the ledger what it becomes, then move the alias and close the request."""
         assert self.version is not None
         rules, previous = self.project.settings.promotion, None if self._champion is None else self._champion.version
-        in_shadow = rules.shadow and not self.bootstrap
+        becomes: Becomes = "promotion"
+        if not self.bootstrap and (rules.shadow or rules.approval):
+            becomes = "challenge" if rules.shadow else "approval"
+        outcome = ENDS[becomes]
         note = ["bootstrap: no champion yet, compared with the trivial baseline"] if self.bootstrap else []
-        if in_shadow:
+        if becomes == "approval":
+            note = [f"version {self.version.version} waits for approval: headrace approve"]
+        if becomes == "challenge":
             note = [f"version {self.version.version} predicts in shadow beside champion {previous} until it is decided"]
         decide(
             self.lease,
             self.version,
             previous,
-            self.records(promoted=not in_shadow, reasons=note, shadowing=in_shadow),
+            self.records(promoted=becomes == "promotion", reasons=note, outcome=outcome),
             note,
             aliases=self.registry.aliases(),
-            in_shadow=in_shadow,
+            becomes=becomes,
             watched=rules.watch and previous is not None,
         )
-        self.outcome = "shadowing" if in_shadow else "promoted"
+        self.outcome = outcome
         return carry_out(self.ledger, self.registry, self.request.id) or "it was carried out already"
 
-    def records(self, *, promoted: bool, reasons: list[str], shadowing: bool = False) -> Bodies:
+    def records(self, *, promoted: bool, reasons: list[str], outcome: Outcome = "gated") -> Bodies:
         """Return the gate and the retraining of this attempt for the ledger."""
         summary = {
             "table_version": None if self._data is None else self._data.examples,
             "rows": len(self._rows) if hasattr(self, "_rows") else 0,
             "promoted": promoted,
-            "shadowing": shadowing,
+            "shadowing": outcome == "shadowing",
+            "waiting": outcome == "waiting",
             "reasons": reasons,
             "mlflow_run": self.run_id,
             "version": self.version.version if self.version else None,

@@ -60,6 +60,7 @@ def end_of(verdict: Verdict, shadow: InShadow, sentence: str, moment: int) -> Mo
         Event time from which that holds, ms.
     """
     body: dict[str, Any] = {"effective_at": moment, "reasons": [sentence], "verdict": verdict.as_json()}
+    body["end"] = verdict.conclusion
     if shadow.role == CHALLENGER:
         about = {"version": shadow.version, "role": CHALLENGER, "champion": shadow.against}
         return Move("withdrawal", f"{shadow.version}-{verdict.conclusion}-{moment}", about | body, of_shadow=True)
