@@ -18,24 +18,26 @@ import pyarrow as pa
 from core.audit import Ledger, LedgerRecord, RetrainRequest
 from core.errors import HeadraceError
 from core.line_up import InShadow, LineUp, line_up
-from core.models import CHALLENGER
+from core.models import CHALLENGER, PREVIOUS
 from core.paired import judge_shadow
 from core.project import Project
-from core.quarantine import quarantined
+from core.quarantine import Span, quarantined
 from core.registry import Registry
 from core.sequential import Verdict
 from core.settings import Settings
 from core.status import read_status, write_status
 from core.store import TableStore
-from core.tables import EXAMPLES, ReadsTables, prediction_column, shadow_columns
+from core.tables import EXAMPLES, ReadsTables, milliseconds, prediction_column, shadow_columns
 from flows.approval import ask, drop, question
 from flows.moves import Move, about, decide, decided, finish
 from flows.verdicts import change_to, end_of, said
+from monitoring.agreement import agreement
 
 SERVICE = "shadows"
 """Name of the status file."""
 
 _MAX_PAUSE_S = 60.0
+_AGREES = 0.2
 _log = logging.getLogger("headrace.shadows")
 
 
@@ -87,8 +89,34 @@ def verdict_at(
     """
     until = moment // settings.promotion.block * settings.promotion.block
     rows = rows_of(store, settings, shadow, until)
-    without = quarantined(records, moment)
+    without = _left_out(records, moment, rows, shadow, settings)
     return judge_shadow(rows, shadow.version, settings, until, role=shadow.role, without=without)
+
+
+def _left_out(
+    records: Sequence[LedgerRecord], moment: int, rows: pa.Table, shadow: InShadow, settings: Settings
+) -> list[Span]:
+    """Return the windows that do not count: those in quarantine.
+
+    Labels that contradict the champion put a window there. Where they agree with the former champion, it is the new
+    one that is wrong, and that is what the watch is for.
+    """
+    spans = quarantined(records, moment)
+    if shadow.role != PREVIOUS or not spans:
+        return spans
+    doubted = [tuple(record.body["span"]) for record in records if _is_about_labels(record)]
+    times = milliseconds(rows["event_time"])
+    kept = []
+    for start, end in spans:
+        inside = rows.filter(pa.array((times >= start) & (times < end)))
+        agrees = agreement(inside, PREVIOUS, settings.task) if (start, end) in doubted else None
+        if agrees is None or agrees < _AGREES:
+            kept.append((start, end))
+    return kept
+
+
+def _is_about_labels(record: LedgerRecord) -> bool:
+    return record.kind == "quarantine" and (record.body.get("window") or {}).get("stage") == "labels"
 
 
 class Shadowing:

@@ -56,24 +56,30 @@ class Models:
 
 
 def rows(project: Project, role: str, served: float, with_shadow: float, *, versions: tuple[int, int]) -> pa.Table:
-    """Thirty days of fifty labels, all 1: what was served, and what would have been, are these probabilities."""
+    """Thirty days of fifty labels: what was served, and what would have been, are these probabilities of the label."""
     draw, count = np.random.default_rng(3), DAYS * 50
     times = FIRST + np.sort(draw.integers(0, DAYS * DAY, count))
+    labels = draw.integers(0, 2, count)
     noise = draw.normal(0.0, 0.02, count) if with_shadow != served else np.zeros(count)
     columns: dict[str, Any] = {
         "id": [str(number) for number in range(count)],
         "event_time": stamps(times),
         "label_clock": stamps(times + HOUR),
-        "label": [1] * count,
+        "label": labels.tolist(),
         "champion_version": [versions[0]] * count,
-        "p_served": [served] * count,
+        "p_served": towards(labels, served),
         f"{role}_version": [versions[1]] * count,
-        f"p_{role}": [with_shadow] * count,
-        f"p_with_{role}": np.clip(with_shadow + noise, 0.05, 0.95).tolist(),
+        f"p_{role}": towards(labels, with_shadow),
+        f"p_with_{role}": towards(labels, np.clip(with_shadow + noise, 0.05, 0.95)),
     }
     schema = examples_schema(project.settings)
     filled = {field.name: columns.get(field.name, [None] * count) for field in schema}
     return pa.table(filled, schema=schema)
+
+
+def towards(labels: Any, right: Any) -> list[float]:
+    """Probabilities of 1 that give each label this probability."""
+    return np.where(labels == 1, right, 1.0 - right).tolist()
 
 
 class Lab:

@@ -128,6 +128,15 @@ def test_windows_in_quarantine_do_not_count(better: Lab):
     assert better.ends() == []
 
 
+@pytest.mark.parametrize(("stage", "counts"), [("labels", True), ("data", False)])
+def test_where_labels_contradict_the_new_champion_only_the_watch_counts_them_all_the_same(project, stage, counts):
+    lab = Lab(project, "previous", 0.6, 0.7)
+    body = {"span": [FIRST, FIRST + DAYS * DAY], "window": {"stage": stage}}
+    lab.ledger.record("quarantine", "w", event_time=FIRST, body=body)
+    lab.look_every_day()
+    assert [end.kind for end in lab.ends()] == (["rollback"] if counts else [])
+
+
 def test_a_retraining_waits_until_the_shadows_are_judged_so_that_it_meets_the_right_champion(better: Lab):
     request = RetrainRequest("drift-1", "drift", FIRST + 2 * DAY, FIRST + 2 * DAY + HOUR)
     better.look_at(FIRST + DAY)

@@ -32,6 +32,8 @@ DRIFT = {"min_rows": 50, "cooldown": "6h"}
 def replayed(folder, monkeypatch=None, refit=None, *, shadow=True, **more):
     """Replay a stream on which the batch model is fitted twice; the second time `refit` says what is registered."""
     rules = {"shadow": shadow, "block": "1h"}
+    if refit is not None:  # experts that do not learn the signal: all hangs on the batch model
+        more["online"] = ["prior", "no_change"]
     project = make_loop_project(
         folder, "binary", promotion=rules, retrain={**ONE_MORE, "on_drift": False}, drift=DRIFT, **more
     )
@@ -94,18 +96,18 @@ def test_a_better_challenger_is_promoted_by_its_shadow(tmp_path):
     ("refit", "conclusions"), [(as_champion, ["futile"]), (on_flipped_labels, ["inferior", "futile"])]
 )
 def test_a_useless_challenger_is_dropped_and_nobody_served_it(tmp_path, monkeypatch, refit, conclusions):
-    project, history = replayed(tmp_path / "p", monkeypatch, refit, events=1_060)
+    project, history = replayed(tmp_path / "p", monkeypatch, refit, events=1_020)
     assert moves(history) == [("promotion", 1), ("challenge", 2), ("withdrawal", 2)]
     ended = next(record.body for record in history if record.kind == "withdrawal")
     assert ended["verdict"]["conclusion"] in conclusions
     assert roles(project) == [(None, None, None), (1, None, None), (1, 2, None), (1, None, None)]
     aliases = Registry(project).aliases()
-    assert (aliases.get(CHAMPION), CHALLENGER in aliases) == (1, False)
+    assert (aliases[CHAMPION], aliases.get(CHALLENGER)) == (1, None)
 
 
 @pytest.mark.slow
 def test_a_regression_after_a_promotion_is_rolled_back_with_an_alert(tmp_path, monkeypatch):
-    project, history = replayed(tmp_path / "p", monkeypatch, on_flipped_labels, shadow=False, events=1_060)
+    project, history = replayed(tmp_path / "p", monkeypatch, on_flipped_labels, shadow=False, events=1_020)
     assert moves(history) == [("promotion", 1), ("promotion", 2), ("rollback", 1)]
     back = next(record for record in history if record.kind == "rollback")
     assert (back.body["approved"]["by"], back.body["verdict"]["conclusion"]) == ("watch", "superior")
