@@ -7,6 +7,7 @@ from functools import partial
 
 from core.audit import Ledger, LedgerRecord
 from core.errors import StoreError
+from core.line_up import MOVES, line_up
 from core.store import Maintenance, TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, WINDOWS
 from flows.promotion import pin_owner
@@ -59,11 +60,12 @@ def _owner_of(record: LedgerRecord) -> str:
 
 def _named(records: list[LedgerRecord]) -> set[int]:
     """Return the versions that have an alias, as the ledger says."""
-    moves = [record.body for record in records if record.kind in ("promotion", "rollback")]
+    moves = [record.body for record in records if record.kind in MOVES]
     if not moves:
         return set()
-    last = moves[-1]
+    last, shadow = moves[-1], line_up(records).challenger
     named = {last.get("version"), last.get("previous"), *last.get("aliases", {}).get("after", {}).values()}
+    named |= set() if shadow is None else {shadow.version}
     return {version for version in named if version is not None}
 
 
