@@ -184,8 +184,9 @@ class PromotionSettings(Section):
     """What happens to a version that passed its gates: in shadow it is judged by the blend with it on live labels."""
 
     shadow: bool = Field(
-        True,
-        description="whether it predicts in shadow first, until that judgement promotes or drops it; false: at once",
+        False,
+        description="whether it predicts in shadow first, until that judgement promotes or drops it; false: it serves at "
+        "once",
     )
     watch: bool = Field(
         True,
@@ -213,7 +214,9 @@ class PromotionSettings(Section):
         description="relative fall of the served loss; a challenger that surely gains less is dropped",
     )
     max_labels: PositiveInt = Field(
-        50_000, description="labels after which a challenger that was not superior by then is dropped"
+        50_000,
+        description="labels after which a challenger that was not superior by then is dropped; at least 14 blocks are "
+        "seen",
     )
 
 
