@@ -9,6 +9,7 @@ import click
 from core.errors import HeadraceError
 
 _COMMANDS = {
+    "approve": "cli.approve:approve",
     "backtest": "cli.backtest:backtest",
     "dead-letters": "cli.dead_letters:dead_letters",
     "demo": "cli.demo:demo",

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from core.clocks import Clock
 from core.errors import BrokerError, FencedError, StoreError, StuckError
-from core.models import BatchModel
+from core.models import CHAMPION, BatchModel
 from core.project import Project
 from core.quarantine import Span
 from core.status import write_status
@@ -89,6 +89,7 @@ class Worker:
         self._cluster_id = ""
         self._paused: set[TopicPartition] = set()
         self._reassign = False
+        self._line_up: dict[str, int] = {}
         self._records = 0
         self._busy_s = 0.0
         self._last_status = self._last_poll = time.monotonic()
@@ -253,6 +254,8 @@ class Worker:
         if self._watcher is None:
             return
         champion, shadows = self._watcher.line_up
+        known = shadows if champion is None else {CHAMPION: champion, **shadows}
+        self._line_up = {role: one.model.version for role, one in known.items()}
         for partition in self._partitions.values():
             partition.offer(champion, shadows)
 
@@ -352,6 +355,7 @@ class Worker:
                 "guarantee": self._settings.state.guarantee,
                 "champion": _common(part.serving_champion for part in partitions.values()),
                 "champion_ready": _common(part.ready_champion for part in partitions.values()),
+                "line_up": self._line_up,
                 "champion_problem": self._watcher.problem if self._watcher else None,
                 "records": self._records,
                 "events": sum(part.events for part in partitions.values()),
