@@ -177,8 +177,15 @@ class Registry:
                 return sorted(found, key=lambda entry: entry.version)
 
     @_translated
-    def load(self, version: int) -> FittedModel:
+    def load(self, version: int, digest: str | None = None) -> FittedModel:
         """Load a version after its files were checked; nothing of it runs before.
+
+        Parameters
+        ----------
+        version : int
+            Which.
+        digest : str, optional
+            What its files must have; what is recorded with the version if left out.
 
         Raises
         ------
@@ -197,7 +204,7 @@ class Registry:
                 download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=self._project.tracking_uri)
             )
             try:
-                check_model_files(private, entry.tags.get("digest"))
+                check_model_files(private, digest or entry.tags.get("digest"))
             except RegistryError as error:
                 raise RegistryError(f"model version {version} cannot be trusted: {error}") from error
             pipeline = flavour.load_model(str(private))

@@ -12,7 +12,7 @@ from core.features import load_features
 from core.models import BatchModel
 from core.project import Project
 from core.store import TableStore
-from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
+from core.tables import CORRECTIONS, EVENTS, EXAMPLES, PREDICTIONS
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.decisions import ScriptedOrder, check_step
 from streaming.experts import build_experts
@@ -144,7 +144,7 @@ class Opener:
         """Return the state to start from; on another broker than the snapshot's, offsets begin again."""
         experts = build_experts(self.project)
         tables, app = TableStore(self.project.tables), table_app(number)
-        written = max(tables.last_sequence(name, app) or 0 for name in (PREDICTIONS, EXAMPLES, CORRECTIONS))
+        written = max(tables.last_sequence(name, app) or 0 for name in (PREDICTIONS, EXAMPLES, CORRECTIONS, EVENTS))
         if snapshot is None:
             if written and not script.entries:
                 raise CheckpointError(
