@@ -50,8 +50,10 @@ class GateSettings(Section):
         description="how sure a gate has to be that a difference is not chance, by whole spans of promotion.block",
     )
     min_holdout_rows: PositiveInt = Field(200, description="common untouched rows below which nothing is promoted")
-    min_new_labels: PositiveInt = Field(
-        200, description="labelled examples since the champion's training below which nothing is promoted"
+    min_new_labels: PositiveInt | None = Field(
+        None,
+        description="labelled examples since the champion's training below which nothing is promoted; as "
+        "min_holdout_rows if left out",
     )
     max_slice_loss: float = Field(
         1.1, gt=0, description="the same on a slice of the rows; refused where it is surely more, on any slice"

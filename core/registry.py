@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -247,7 +248,8 @@ class Registry:
         entry = self._client.create_model_version(
             self._name, f"{run.info.artifact_uri}/model", run_id=run_id, tags=tags
         )
-        return ModelVersion.of(self._client.get_model_version(self._name, entry.version))
+        made = ModelVersion.of(self._client.get_model_version(self._name, entry.version))
+        return replace(made, tags={**made.tags, "digest": digest})  # what was written here, whatever MLflow says now
 
     @_translated
     def record_run(self, registration: Registration) -> str:

@@ -58,7 +58,7 @@ def labels_gate(labels: int, since_version: int | None, settings: GateSettings) 
     since_version : int or None
         The champion's; None at the bootstrap.
     """
-    needed = settings.min_new_labels
+    needed = settings.min_new_labels or settings.min_holdout_rows
     since = "" if since_version is None else f" since champion {since_version} was trained"
     said = f"{labels} labelled examples{since}, {needed} are needed (gates.min_new_labels)"
     return GateResult("labels", labels >= needed, float(labels), float(needed), said)
