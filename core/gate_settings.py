@@ -43,6 +43,12 @@ class GateSettings(Section):
     max_relative_loss: float = Field(
         1.01, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
     )
+    max_alone_loss: float = Field(
+        1.0,
+        gt=0,
+        description="loss of the challenger by itself over the champion's; refused where it is surely more and the "
+        "blend with it is not surely better",
+    )
     confidence: float = Field(
         0.95,
         ge=0.5,

@@ -64,6 +64,8 @@ class Evaluation:
         Of challenger, baseline, both blends, the champion and each expert: each metric of the task.
     over : dict
         The blend with the challenger over each of the others: their paired difference and how sure it is.
+    alone : Difference or None
+        The challenger over the champion, each by itself; None at the bootstrap.
     slices : list of SliceLoss or None
         Both blends on each slice; None at the bootstrap.
     calibration : dict
@@ -82,6 +84,7 @@ class Evaluation:
     cost: Cost
     metrics: dict[str, Metrics] = field(default_factory=dict)
     over: dict[str, Difference] = field(default_factory=dict)
+    alone: Difference | None = None
     slices: list[SliceLoss] | None = None
     calibration: dict[str, CalibrationOf] = field(default_factory=dict)
     calibration_rise: Rise | None = None
@@ -139,6 +142,7 @@ def evaluate(
         cost=cost_of(challenger, ordered, fit),
         metrics={name: score(settings.task, values, outcomes) for name, values in sure.items()},
         over=found.over,
+        alone=None if champion is None else found.difference("challenger", "champion"),
         slices=None if champion is None else found.slices(ordered.frame.iloc[kept]),
         calibration={name: CalibrationOf(one.error, one.bias) for name, one in found.reliability.items()},
         calibration_rise=None if champion is None else found.calibration_rise,
@@ -162,12 +166,13 @@ class _Compared:
 
     @property
     def over(self) -> dict[str, Difference]:
-        new = self._losses[CHALLENGER_BLEND]
-        return {
-            name: difference(new, old, self._blocks, self._confidence, clip_of(old))
-            for name, old in self._losses.items()
-            if name != CHALLENGER_BLEND
-        }
+        others = [name for name in self._losses if name != CHALLENGER_BLEND]
+        return {name: self.difference(CHALLENGER_BLEND, name) for name in others}
+
+    def difference(self, name: str, other: str) -> Difference:
+        """Return the loss of one over that of another."""
+        new, old = self._losses[name], self._losses[other]
+        return difference(new, old, self._blocks, self._confidence, clip_of(old))
 
     def slices(self, frame: pd.DataFrame) -> list[SliceLoss]:
         new, old = self._losses[CHALLENGER_BLEND], self._losses[CHAMPION_BLEND]

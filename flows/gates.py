@@ -36,11 +36,14 @@ def check_gates(evaluation: Evaluation, settings: GateSettings) -> list[GateResu
     With a champion the blends are compared; at the bootstrap there is none, and the trivial baseline
     takes its place.
     """
-    compared = _baseline(evaluation, settings) if evaluation.champion is None else _blend(evaluation, settings)
+    first = evaluation.champion is None
+    compared = (
+        [_baseline(evaluation, settings)] if first else [_blend(evaluation, settings), _alone(evaluation, settings)]
+    )
     return [
         rows_gate(evaluation.rows, settings),
         _finite(evaluation),
-        compared,
+        *compared,
         _slices(evaluation, settings),
         _calibration(evaluation, settings),
         _latency(evaluation, settings),
@@ -132,6 +135,20 @@ def _blend(evaluation: Evaluation, settings: GateSettings) -> GateResult:
         f"at most {limit:g} times as much is allowed{_surely(over)}"
     )
     return GateResult("blend", value is not None and value <= limit, value, limit, said)
+
+
+def _alone(evaluation: Evaluation, settings: GateSettings) -> GateResult:
+    """Judge the challenger by itself: in the blend a bad model does little harm, until it is all there is."""
+    limit, over, blend = settings.max_alone_loss, evaluation.alone, evaluation.over.get(CHAMPION_BLEND)
+    if over is None or over.relative is None or not _known(over.relative):
+        return GateResult("alone", False, None, limit, "the loss of one of the two by itself is not known")
+    worse = over.low is not None and 1.0 + over.low > limit
+    better = blend is not None and blend.high is not None and blend.high < 0.0
+    said = (
+        f"by itself {1.0 + over.relative:.4f} times the loss of champion {evaluation.champion}{_surely(over)}; surely "
+        f"more than {limit:g} is refused, unless the blend with it is surely better"
+    )
+    return GateResult("alone", better or not worse, 1.0 + over.relative, limit, said)
 
 
 def _surely(over: Difference | None) -> str:

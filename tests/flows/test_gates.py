@@ -39,6 +39,7 @@ GOOD = Evaluation(
     cost=COST,
     metrics=losses(challenger=0.4, champion=0.5, baseline=0.6, **{CHALLENGER_BLEND: 0.38, CHAMPION_BLEND: 0.39}),
     over={CHAMPION_BLEND: Difference(500, 7, -0.01, -0.02, -0.04, 0.0)},
+    alone=Difference(500, 7, -0.1, -0.2, -0.3, -0.1),
     slices=[one_slice("hub=a", -0.1, -0.2), one_slice("hub=b", 0.3, -0.1)],
     calibration={CHALLENGER_BLEND: CalibrationOf(0.01, 0.001)},
     calibration_rise=Rise(0.001, -0.002, 0.004),
@@ -48,6 +49,7 @@ FIRST = replace(
     champion=None,
     metrics=losses(challenger=0.4, baseline=0.6, **{CHALLENGER_BLEND: 0.38}),
     over={},
+    alone=None,
     slices=None,
     calibration_rise=None,
 )
@@ -81,6 +83,9 @@ def test_a_good_challenger_passes():
         (replace(GOOD, slices=[SliceLoss("hub=b", 0.1, 0.0, Difference(250, 7, 0.1, None, None, None))]), "slices"),
         (replace(GOOD, slices=[one_slice("hub=b", math.nan, None)]), "slices"),
         (replace(GOOD, slices=None), "slices"),
+        (replace(GOOD, alone=Difference(500, 7, 0.01, 0.03, 0.001, 0.06)), "alone"),
+        (replace(GOOD, alone=Difference(0, 0, None, None, None, None)), "alone"),
+        (replace(GOOD, alone=None), "alone"),
         (replace(GOOD, calibration_rise=Rise(0.05, 0.021, 0.08)), "calibration"),
         (replace(GOOD, calibration_rise=Rise(0.021, None, None)), "calibration"),
         (replace(GOOD, calibration_rise=None), "calibration"),
@@ -118,6 +123,13 @@ def test_a_tolerated_loss_passes():
 def test_what_may_be_chance_refuses_no_slice_and_no_calibration():
     assert failed(replace(GOOD, slices=[one_slice("hub=b", 0.5, None)], calibration_rise=Rise(0.1, 0.01, 0.2))) == []
     assert failed(replace(GOOD, slices=[])) == []
+
+
+def test_one_that_is_worse_by_itself_passes_only_where_the_blend_with_it_is_surely_better():
+    worse = replace(GOOD, alone=Difference(500, 7, 0.01, 0.03, 0.001, 0.06))
+    assert failed(worse) == ["alone"]
+    assert failed(replace(worse, over={CHAMPION_BLEND: Difference(500, 7, -0.01, -0.02, -0.03, -0.01)})) == []
+    assert failed(replace(GOOD, alone=Difference(500, 7, 0.01, 0.03, -0.001, 0.06))) == []
 
 
 def test_the_reason_names_the_worst_slice():

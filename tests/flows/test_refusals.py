@@ -203,7 +203,7 @@ def test_too_few_new_labels_since_the_champion_block_promotion(tmp_path: Path):
     second = toy.retrain("r2", "drift")
     assert second["outcome"] == "gated"
     assert second["reasons"] == [
-        "labels: 797 labelled examples since champion 1 was trained, 900 are needed (gates.min_new_labels)"
+        "labels: 801 labelled examples since champion 1 was trained, 900 are needed (gates.min_new_labels)"
     ]
 
 
@@ -267,7 +267,8 @@ def test_features_of_which_nothing_was_kept_block_promotion(tmp_path: Path):
     assert "no event of these" in refused(toy, "parity")
 
 
-def test_the_evaluation_is_kept_whole(toy: Toy):
+def test_the_evaluation_is_kept_whole(tmp_path: Path):
+    toy = make_toy(tmp_path, extra=BATCH + "gates: {min_slice_rows: 20}\n")
     toy.retrain("r1")
     toy.append(later(toy.project))
     toy.retrain("r2", "drift")
