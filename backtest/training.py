@@ -17,7 +17,7 @@ from core.settings import Settings
 from core.tables import CORRECTIONS, ReadsTables
 from flows.evaluation import evaluate
 from flows.examples import DataVersion, Examples, read_examples
-from flows.gates import check_gates, passed, reasons, rows_gate
+from flows.gates import GateResult, check_gates, labels_gate, passed, reasons, rows_gate
 from flows.records import data_cut
 from flows.references import reference_rows, volume_of
 from flows.search import fit, search
@@ -26,6 +26,9 @@ from flows.validation import data_problems
 from monitoring.calibration import Calibrations, calibrations
 from monitoring.gain import measured_gain
 from monitoring.reference import Reference
+
+_ANY_LATENCY = {"max_latency_ms": math.inf, "max_call_ms": math.inf}
+"""Two runs give the same result, on whatever machine."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,7 @@ class Trainer:
         rows, split = _data(settings, tables, until, champion, without)
         train = rows.take(split.train)
         _stop_for(data_problems(train.outcomes, settings), len(rows))
-        enough = rows_gate(int(split.holdout.sum()), settings.gates)
-        _stop_for(reasons([enough]), len(rows))
+        _stop_for(reasons(_enough(rows, split, champion, settings)), len(rows))
         key = (
             until,
             champion.data_cut if champion else None,
@@ -139,7 +141,7 @@ class Trainer:
         old = None if champion is None else champion.model
         evaluation = evaluate(settings, rows.take(split.holdout), train.outcomes, fitted.challenger, old)
         gain = measured_gain(evaluation.metrics, settings.task)
-        gates = check_gates(evaluation, settings.gates.model_copy(update={"max_latency_ms": math.inf}))
+        gates = check_gates(evaluation, settings.gates.model_copy(update=_ANY_LATENCY))
         if not passed(gates):
             return Attempt(None, reasons(gates), len(rows), fitted.seconds, gain)
         sample = reference_rows(rows, settings.batch.seed)
@@ -175,6 +177,13 @@ def _data(
     rows = rows.take(old_enough)
     after = None if champion is None else champion.data_cut
     return rows, split_by_time(rows.event_time, rows.label_clock, span=settings.batch.holdout, after=after)
+
+
+def _enough(rows: Examples, split: Split, champion: Champion | None, settings: Settings) -> list[GateResult]:
+    since = None if champion is None else champion.data_cut
+    fresh = len(rows) if since is None else int((rows.event_time >= since).sum())
+    version = None if champion is None else champion.model.version
+    return [labels_gate(fresh, version, settings.gates), rows_gate(int(split.holdout.sum()), settings.gates)]
 
 
 def _fit(project: Project, rows: Examples, train: Examples) -> _Fitted:

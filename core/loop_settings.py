@@ -167,19 +167,6 @@ class RetrainSettings(Section):
     )
 
 
-class GateSettings(Section):
-    """What a challenger has to show; every gate fails closed."""
-
-    max_relative_loss: float = Field(
-        1.01, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
-    )
-    min_holdout_rows: PositiveInt = Field(200, description="common untouched rows below which nothing is promoted")
-    max_latency_ms: float = Field(5.0, gt=0, description="milliseconds a prediction may take, in batches of 256")
-    baseline_margin: float = Field(
-        0.0, ge=0, description="bootstrap: relative gain over the trivial baseline, at least"
-    )
-
-
 class PromotionSettings(Section):
     """What happens to a version that passed its gates: in shadow it is judged by the blend with it on live labels."""
 
@@ -259,6 +246,11 @@ class StateSettings(Section):
     )
     max_in_memory: PositiveInt = Field(
         50_000, description="ids that a partition keeps in memory; older ones wait on disk, in the state folder"
+    )
+    kept_events: PositiveInt = Field(
+        50,
+        description="of how many events one is kept with its fields, as the project's feature function got it: a "
+        "retraining makes the features of these again and compares",
     )
     deadline: Duration = Field(
         MINUTE,

@@ -17,13 +17,13 @@ from pydantic import (
 
 from core.clocks import Clock, clock_of
 from core.durations import WEEK
+from core.gate_settings import GateSettings, check_slices
 from core.loop_settings import (
     AlertSettings,
     BatchSettings,
     BlendSettings,
     DriftSettings,
     ExpertSettings,
-    GateSettings,
     PromotionSettings,
     RetrainSettings,
     StateSettings,
@@ -139,6 +139,7 @@ class Settings(Section):
             raise ValueError("drift.reference is season: that takes a time, and windows.span of at most 26 weeks")
         if not self.batch_kinds:
             raise ValueError("no feature that a model can use; text must be turned into numbers or categories")
+        check_slices(self.gates.slices, self.batch_kinds)
         return self
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from core.audit import CHALLENGER_BLEND, Ledger, Outcome
 from core.batch_model import FittedModel
-from core.errors import RegistryError, StoreError
+from core.errors import CheckpointError, RegistryError, StoreError
 from core.model_versions import ModelVersion, Registration
 from core.models import CHAMPION
 from core.project import Project
@@ -22,11 +22,25 @@ from core.quarantine import Span, quarantined
 from core.registry import Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
+from flows.apart import predictions_apart
+from flows.cost import FitCost
 from flows.digests import rows_digest
+from flows.energy import Meter
 from flows.evaluation import Evaluation, evaluate
 from flows.examples import DataVersion, Examples, missing_columns, read_examples
-from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
+from flows.gates import (
+    GateResult,
+    champion_gate,
+    check_gates,
+    labels_gate,
+    passed,
+    reasons,
+    reference_gate,
+    rows_gate,
+    servable_gate,
+)
 from flows.lease import Lease
+from flows.parity import parity_gate
 from flows.promotion import ENDS, Becomes, Bodies, carry_out, decide, pin_owner
 from flows.provenance import code_version
 from flows.recipe import Recipe, recipe_of, sampled_digest
@@ -36,6 +50,7 @@ from flows.search import SearchResult, fit, rows_of, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import column_problems, data_problems
 from monitoring.calibration import calibrations
+from monitoring.reference import load_reference
 
 _log = logging.getLogger("headrace.retrain")
 
@@ -79,6 +94,8 @@ class Retraining:
         self._rows: Examples
         self._split: Split
         self._champion: FittedModel | None = None
+        self._champion_cut: int | None = None
+        self._meter = Meter()
         self._found: SearchResult
         self._challenger: FittedModel
         self._final: FittedModel
@@ -168,6 +185,8 @@ class Retraining:
         self._stop_for(data_problems(self._train.outcomes, settings))
         if not (enough := rows_gate(held, settings.gates)).passed:
             self._fail_gate(enough)
+        self._pass_gate(self._new_labels())
+        self._pass_gate(parity_gate(self.project, self.store, self._rows))
         return f"{train} rows to train, {held} held out from {self.project.settings.clock.moment(self._split.start)}"
 
     def search(self) -> str:
@@ -183,7 +202,8 @@ class Retraining:
 
     def fit(self) -> str:
         """Fit the best candidate on all training rows: the challenger."""
-        self._challenger = fit(self.project, self._found.best.candidate, self._train)
+        with self._meter:
+            self._challenger = fit(self.project, self._found.best.candidate, self._train)
         return f"challenger fitted on {int(self._split.train.sum())} rows"
 
     def evaluate(self) -> str:
@@ -195,6 +215,7 @@ class Retraining:
                 self._train.outcomes,
                 self._challenger,
                 self._champion,
+                FitCost(self._meter.seconds, self._meter.energy_kwh),
             )
         except RegistryError as error:
             self._fail_gate(champion_gate(str(error)))
@@ -204,7 +225,7 @@ class Retraining:
     def gate(self) -> str:
         """Judge the challenger."""
         assert self.evaluation is not None
-        self.gates = check_gates(self.evaluation, self.project.settings.gates)
+        self.gates = [*self.gates, *check_gates(self.evaluation, self.project.settings.gates)]
         if not passed(self.gates):
             self._write_recipe(self._challenger, self._train, held_out_from=self._split.start)
             self.run_id = self.registry.record_run(self._registration())
@@ -230,14 +251,11 @@ class Retraining:
         return f"version {self.version.version}"
 
     def verify(self) -> str:
-        """Load the version as a worker would, and write its reference."""
+        """Have another process load the version as a worker would, and write its reference."""
         assert self.version is not None
         frame = self._rows.frame.tail(self.project.settings.gates.min_holdout_rows)
         expected = self._final.predict_frame(frame)
-        try:
-            loaded, problem = self.registry.load(self.version.version).predict_frame(frame), ""
-        except RegistryError as error:
-            loaded, problem = None, str(error)
+        loaded, problem = predictions_apart(self.project, self.version, frame)
         self.gates = [*self.gates, servable_gate(expected, loaded, problem)]
         self._stop_for(reasons(self.gates))
         for path in self._write_reference(self.version.version):
@@ -321,6 +339,17 @@ class Retraining:
         self.gates = [*self.gates, result]
         raise NotPromoted(reasons([result]))
 
+    def _pass_gate(self, result: GateResult) -> None:
+        self.gates = [*self.gates, result]
+        self._stop_for(reasons([result]))
+
+    def _new_labels(self) -> GateResult:
+        """Judge how many examples the champion was not trained on; all count at the bootstrap."""
+        limits, since = self.project.settings.gates, self._champion_cut
+        if self._champion is None or since is None:
+            return labels_gate(len(self._rows), None, limits)
+        return labels_gate(int((self._rows.event_time >= since).sum()), self._champion.version, limits)
+
     def _pin(self, owner: str) -> None:
         self.ledger.pin(EXAMPLES, self._pinned.examples, owner)
         if self._pinned.corrections is not None:
@@ -331,10 +360,15 @@ class Retraining:
         alias = self.registry.alias(CHAMPION)  # an MLflow that is down is no verdict on the champion: tried again
         if alias is not None:
             try:
+                load_reference(self.project.state / "references", alias.version)
+            except CheckpointError as error:
+                self._fail_gate(reference_gate(str(error)))
+            try:
                 self._champion = self.registry.load(alias.version)
             except RegistryError as error:
                 self._fail_gate(champion_gate(str(error)))
-            return alias.number("data_cut")
+            self._champion_cut = alias.number("data_cut")
+            return self._champion_cut
         if self.ledger.history("promotion"):
             self._fail_gate(champion_gate("the alias 'champion' is gone; set it again in MLflow"))
         return None
