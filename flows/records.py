@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.registry import Registration
+from flows.checks.report import DataReport
 from flows.evaluation import Evaluation
 from flows.examples import DataVersion, Examples
 from flows.gates import GateResult
@@ -53,6 +54,7 @@ def registration(
     rows: Examples,
     found: SearchResult,
     evaluation: Evaluation,
+    checks: DataReport | None,
     gates: list[GateResult],
     seed: int,
 ) -> Registration:
@@ -84,6 +86,7 @@ def registration(
         },
         documents={
             "evaluation.json": content,
+            "data.json": finite(None if checks is None else checks.as_json()),
             "gates.json": finite([result.as_json() for result in gates]),
             "search.json": finite([described(trial) for trial in found.trials]),
         },

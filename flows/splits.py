@@ -43,13 +43,18 @@ def mature(event_time: Times, label_clock: Times, *, until: int, horizon: int, i
     >>> mature(np.array([0, 80, 95]), np.array([10, 90, 99]), until=100, horizon=50, implied=True).tolist()
     [True, False, False]
     """
-    wait = horizon
-    if not implied:
-        delays = label_clock - event_time
-        due = event_time <= until - horizon
-        usual = delays[due] if int(due.sum()) >= _ENOUGH else delays
-        wait = min(max(int(np.quantile(usual, 0.99)), 0), horizon) if len(usual) else 0
+    wait = mature_after(event_time, label_clock, until=until, horizon=horizon, implied=implied)
     return np.asarray(event_time <= until - wait)
+
+
+def mature_after(event_time: Times, label_clock: Times, *, until: int, horizon: int, implied: bool) -> int:
+    """Return the age from which examples are mature, ms; the parameters are those of :func:`mature`."""
+    if implied:
+        return horizon
+    delays = label_clock - event_time
+    due = event_time <= until - horizon
+    usual = delays[due] if int(due.sum()) >= _ENOUGH else delays
+    return min(max(int(np.quantile(usual, 0.99)), 0), horizon) if len(usual) else 0
 
 
 def split_by_time(event_time: Times, label_clock: Times, *, span: int, after: int | None) -> Split:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from flows_lab import BATCH, Toy, examples, later, make_toy
 from core.audit import Ledger
 from core.durations import DAY
 from core.errors import RegistryError
+from core.project import load_project
 from core.registry import CHAMPION, PREVIOUS, ModelVersion, Registry
 from core.tables import CORRECTIONS, PREDICTIONS, corrections_schema, predictions_schema
 from flows import training
@@ -412,3 +415,48 @@ def test_rows_with_one_id_are_one_example(toy: Toy):
     found = read_examples(toy.store, DataVersion(1, None), toy.project.settings, toy.now + 40 * DAY)
     assert len(found) == 2_000
     assert bool(np.all(np.diff(found.event_time) >= 0))
+
+
+def test_data_that_fails_a_check_stops_the_run_before_the_search_and_is_reported(toy: Toy, monkeypatch):
+    def unreachable(*_: object) -> None:
+        raise AssertionError("searched on data that failed")
+
+    monkeypatch.setattr(training, "search", unreachable)
+    leaked = toy.table.set_column(
+        toy.table.column_names.index("f_n1"),
+        "f_n1",
+        pa.array([float(label) for label in toy.table["label"].to_pylist()]),
+    )
+    toy.store.append(EXAMPLES, leaked, app="again", sequence=1)  # the later rows of each id
+    toy.table = leaked
+    result = toy.retrain()
+    assert result["outcome"] == "gated"
+    assert any(reason.startswith("leak: n1 alone predicts the label") for reason in result["reasons"])
+    found = toy.bodies("retraining")[0]["data"]
+    assert not found["passed"]
+    page = toy.project.state / found["page"]
+    assert "n1 alone predicts" in page.read_text()
+    assert json.loads(page.with_suffix(".json").read_text())["checks"] == found["checks"]
+
+
+def test_what_the_checks_found_is_kept_with_a_promotion(toy: Toy):
+    toy.retrain()
+    found = toy.bodies("retraining")[0]["data"]
+    assert found["passed"] and (toy.project.state / found["page"]).exists()
+    assert {check["name"] for check in found["checks"]} >= {"schema", "shift", "leak", "mature", "quarantine"}
+    assert found["rows"]["training"] > found["rows"]["hold-out"] > 0
+
+
+def test_a_column_of_another_type_is_said_before_it_is_read(tmp_path: Path):
+    toy = make_toy(tmp_path)
+    file = toy.project.folder / "headrace.yaml"
+    file.write_text(file.read_text().replace("hub: category", "hub: number"))
+    toy.project = load_project(toy.project.folder, state=toy.project.state)
+    assert "another type in the columns f_hub" in toy.retrain()["reasons"][0]
+
+
+def test_the_flow_is_imported_without_pandera():
+    subprocess.run(
+        [sys.executable, "-c", "import sys, flows.training, monitoring.monitor; assert 'pandera' not in sys.modules"],
+        check=True,
+    )
