@@ -33,7 +33,7 @@ def schema_checks(columns: Sequence[Column], outcomes: Sequence[Outcome], settin
     import pandera.pandas as pa
 
     frame = pd.DataFrame({_PREFIX + column.name: _series(column) for column in columns})
-    frame[_LABEL] = np.array(outcomes, dtype=object if settings.task == "multiclass" else np.float64)
+    frame[_LABEL] = pd.Categorical(outcomes) if settings.task == "multiclass" else np.array(outcomes, dtype=np.float64)
     try:
         schema_of(settings).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
@@ -45,7 +45,7 @@ def schema_checks(columns: Sequence[Column], outcomes: Sequence[Outcome], settin
 def schema_of(settings: Settings) -> pa.DataFrameSchema:
     """Return the schema of the features, named ``f_...``, and of ``label``.
 
-    Categories are columns of pandas' type ``category``, missing is NaN.
+    Categories and classes are columns of pandas' type ``category``, missing is NaN.
     """
     import pandera.pandas as pa
 
@@ -58,7 +58,7 @@ def schema_of(settings: Settings) -> pa.DataFrameSchema:
         for name, kind in settings.batch_kinds.items()
     }
     columns[_LABEL] = pa.Column(
-        object if settings.task == "multiclass" else float, _label_rules(settings), nullable=False
+        "category" if settings.task == "multiclass" else float, _label_rules(settings), nullable=False
     )
     return pa.DataFrameSchema(columns, strict=True)
 
@@ -85,7 +85,8 @@ def _label_rules(settings: Settings) -> list[pa.Check]:
     if settings.task == "regression":
         return _bounds(label.minimum, label.maximum, MAX_OUTCOME, "label")
     classes = list(dict.fromkeys([*label.classes, *([] if label.missing is None else [str(label.missing)])]))
-    return [pa.Check.isin(classes, error="are none of label.classes")] if label.classes else []
+    declared = [pa.Check.isin(classes, error="are none of label.classes")] if label.classes else []
+    return [pa.Check(_is_category, error=f"are no text of at most {MAX_CATEGORY_LENGTH} characters"), *declared]
 
 
 def _bounds(low: float | None, high: float | None, largest: float, where: str) -> list[pa.Check]:

@@ -17,7 +17,10 @@ from core.settings import Settings
 from flows.checks.columns import MIN_ROWS, Column, Numbers, Times, time_parts
 from flows.checks.report import DataCheck, allow_it, found, to_check
 
-JUDGED = 3
+PARTS_OF_HOLDOUT = 2
+"""Parts of half the hold-out's length: a unit that changes in its middle is seen too."""
+
+JUDGED = 3 * PARTS_OF_HOLDOUT
 """So many of the latest parts are judged: a unit may have changed before the hold-out began."""
 
 FAR = 0.4
@@ -26,17 +29,18 @@ FAR = 0.4
 FITS = 0.2
 """A change of unit explains a jump if it leaves no more than this share of the distance."""
 
-_RATIO = 1.5
-_RATIO_OF_FEW, _FEW = 2.0, 12
-"""Of less than so many steps the largest says less, and more is asked."""
+_RATIO, _RATIOS_OF_FEW = 1.5, ((12, 2.25), (40, 2.0))
+"""How many times the largest step before a jump is; of less than so many steps the largest says less."""
 
-_LEAST_NAMED, _LEAST_UNNAMED = 2, 8
-"""Steps that must be known for a jump with and without a change of unit that explains it."""
+_UNNAMED_RATIO, _LEAST_NAMED, _LEAST_UNNAMED = 2.5, 2, 20
+"""The same without a change of unit that explains it, and the steps that must be known with and without one."""
 
+_LEAST_COUNTED = 8
 _DISTINCT = 5
-"""Different quantiles that a part needs for it: through one or two some change of unit always leads."""
+"""Different quantiles that a part needs. What has fewer is a code (a month, a count of nothing much): it steps anyway,
+and some change of unit leads through any one or two of them."""
 
-_MOST_PARTS = 60
+_MOST_PARTS = 120
 _QUANTILES = np.linspace(0.02, 0.98, 25)
 
 _FACTORS = {
@@ -78,7 +82,7 @@ class Step:
     at : int
         Where the later part begins, event time, ms.
     unit : str or None
-        The change of unit that explains it.
+        The changes of unit that explain it, the best first.
     """
 
     far: float
@@ -96,8 +100,9 @@ class Step:
         (True, False)
         """
         if self.unit is not None and self.known >= _LEAST_NAMED:
-            return self.far >= FAR and self.times >= (_RATIO if self.known >= _FEW else _RATIO_OF_FEW)
-        return self.known >= _LEAST_UNNAMED and self.far >= limit and self.times >= _RATIO_OF_FEW
+            needed = next((ratio for few, ratio in _RATIOS_OF_FEW if self.known < few), _RATIO)
+            return self.far >= FAR and self.times >= needed
+        return self.known >= _LEAST_UNNAMED and self.far >= limit and self.times >= _UNNAMED_RATIO
 
 
 def shift_checks(
@@ -108,11 +113,11 @@ def shift_checks(
     Parameters
     ----------
     span : int
-        Length of the parts, ms: the hold-out's.
+        Length of the hold-out, ms.
     accepted : sequence of (int, int)
         Windows of a break that has lasted: what begins there is how the stream is now.
     """
-    parts = time_parts(event_time, span, _MOST_PARTS)
+    parts = time_parts(event_time, span // PARTS_OF_HOLDOUT, _MOST_PARTS)
     limit, largest, failed = settings.validation.max_shift, 0.0, []
     for column in to_check(columns, "shift", settings):
         if column.kind != "number":
@@ -122,7 +127,7 @@ def shift_checks(
         if jumps:
             failed.append(_jumped(column.name, max(jumps, key=lambda one: one.far), limit))
         largest = max([largest, *(one.far for one in steps)])
-    said = f"No number jumped in the latest {JUDGED} of {len(parts)} parts of the rows, as no change of unit would."
+    said = f"No number jumped in the latest {min(JUDGED, len(parts))} of {len(parts)} parts of the rows."
     return found(failed, DataCheck("shift", "passed", largest, limit, said))
 
 
@@ -130,7 +135,7 @@ def latest_steps(values: Numbers, event_time: Times, parts: Sequence[slice]) -> 
     """Return the steps to the latest parts: from the part before, and from the one before that.
 
     A unit that changes within a part is half in it: from the part before that the step is a whole one.
-    Of numbers that count up (a date, an odometer) there are none: they jump when they begin again.
+    Of numbers that count up (a date, an odometer) there are none, nor of codes: they jump when they begin again.
     """
     kept = [(part, numbers) for part in parts if len(numbers := _known(values[part])) >= MIN_ROWS]
     curves = [np.quantile(numbers, _QUANTILES) for _, numbers in kept]
@@ -138,15 +143,16 @@ def latest_steps(values: Numbers, event_time: Times, parts: Sequence[slice]) -> 
     for lag in (1, 2):
         sizes = [float(np.abs(new - old).mean()) for old, new in zip(curves, curves[lag:], strict=False)]
         for place in range(max(len(sizes) - JUDGED, 1), len(sizes)):
-            if _counts(curves[: place + lag]):
+            if _counts(curves[: place + lag]) or _is_code(curves[place]) or _is_code(curves[place + lag]):
                 continue
             start = kept[place + lag][0].start
             deviation = float(_known(values[:start]).std())
             if deviation > 0.0 and sizes[place] > 0.0:
-                usual = max(sizes[:place])
+                before = sizes[: place - lag + 1]  # the steps that ended where this one begins, or earlier
+                usual = max(before, default=0.0)
                 times = sizes[place] / usual if usual else np.inf
                 unit = _conversion(curves[place], curves[place + lag], sizes[place])
-                found_steps.append(Step(sizes[place] / deviation, times, place, int(event_time[start]), unit))
+                found_steps.append(Step(sizes[place] / deviation, times, len(before), int(event_time[start]), unit))
     return found_steps
 
 
@@ -156,16 +162,18 @@ def _known(values: Numbers) -> Numbers:
 
 def _counts(curves: Sequence[Numbers]) -> bool:
     middles = np.diff([curve[len(curve) // 2] for curve in curves])
-    return len(middles) >= _LEAST_UNNAMED and bool((middles >= 0).all() or (middles <= 0).all()) and bool(middles.any())
+    one_way = bool((middles >= 0).all() or (middles <= 0).all())
+    return one_way and len(middles) >= _LEAST_COUNTED and 2 * int((middles != 0).sum()) > len(middles)
+
+
+def _is_code(curve: Numbers) -> bool:
+    return len(np.unique(curve)) < _DISTINCT
 
 
 def _conversion(old: Numbers, new: Numbers, size: float) -> str | None:
-    """Return the change of unit that turns one part's quantiles into the other's, the closest of those that do."""
-    if min(len(np.unique(old)), len(np.unique(new))) < _DISTINCT:
-        return None
+    """Return the changes of unit that turn one part's quantiles into the other's, the best first."""
     left = [(float(np.abs(factor * old + offset - new).mean()), name) for name, factor, offset in CONVERSIONS]
-    distance, name = min(left)
-    return name if distance <= FITS * size else None
+    return " or ".join(name for distance, name in sorted(left) if distance <= FITS * size) or None
 
 
 def _inside(at: int, span: int, accepted: Sequence[Span]) -> bool:
@@ -173,7 +181,7 @@ def _inside(at: int, span: int, accepted: Sequence[Span]) -> bool:
 
 
 def _jumped(name: str, step: Step, limit: float) -> DataCheck:
-    guess = f"as a change of unit {step.unit} would move it" if step.unit else "was its unit or its meaning changed?"
+    guess = f"as a change of unit would move it, {step.unit}" if step.unit else "was its unit or its meaning changed?"
     times = f"{step.times:.1f} times its largest step before" if np.isfinite(step.times) else "it never moved before"
     said = (
         f"{name} moved by {step.far:.2f} standard deviations about {format_time(step.at)}, {times}: {guess}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -183,7 +184,7 @@ def test_how_far_a_number_jumped_does_not_depend_on_its_unit(scale: float, offse
 def test_parts_in_time_follow_each_other_and_the_last_ends_with_the_rows(times, span, most):
     ordered = np.sort(np.array(times, dtype=np.int64))
     parts = time_parts(ordered, span, most)
-    assert all(one.stop <= other.start for one, other in zip(parts, parts[1:], strict=False))
+    assert all(one.stop <= other.start for one, other in pairwise(parts))
     assert most is None or len(parts) <= most
     for part in parts:
         assert part.stop <= len(ordered)
@@ -192,7 +193,7 @@ def test_parts_in_time_follow_each_other_and_the_last_ends_with_the_rows(times, 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_a_leaked_label_fails(task: str):
     rows = flights_like(task=task)
-    names, codes = np.unique(np.array(rows.outcomes), return_inverse=True)
+    _, codes = np.unique(np.array(rows.outcomes), return_inverse=True)
     known = np.array(rows.outcomes) * 3.0 + 7.0 if task == "regression" else codes * 100.0
     rows.frame["delay"] = known + np.random.default_rng(0).normal(scale=0.01, size=len(known))
     assert "alone predicts the label" in rows.only("leak", "delay").sentence

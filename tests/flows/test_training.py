@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -417,26 +418,34 @@ def test_rows_with_one_id_are_one_example(toy: Toy):
     assert bool(np.all(np.diff(found.event_time) >= 0))
 
 
-def test_data_that_fails_a_check_stops_the_run_before_the_search_and_is_reported(toy: Toy, monkeypatch):
+def test_data_that_fails_a_check_stops_the_run_before_the_search_and_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def unreachable(*_: object) -> None:
         raise AssertionError("searched on data that failed")
 
     monkeypatch.setattr(training, "search", unreachable)
-    leaked = toy.table.set_column(
-        toy.table.column_names.index("f_n1"),
-        "f_n1",
-        pa.array([float(label) for label in toy.table["label"].to_pylist()]),
-    )
-    toy.store.append(EXAMPLES, leaked, app="again", sequence=1)  # the later rows of each id
-    toy.table = leaked
+    toy = make_toy(tmp_path, extra=BATCH + "validation: {max_duplicates: 1}\n")
+    toy.append(with_the_label_in(toy.table, "f_n1"))
     result = toy.retrain()
     assert result["outcome"] == "gated"
-    assert any(reason.startswith("leak: n1 alone predicts the label") for reason in result["reasons"])
+    (reason,) = result["reasons"]
+    assert reason.startswith("leak: n1 alone predicts the label")
     found = toy.bodies("retraining")[0]["data"]
     assert not found["passed"]
     page = toy.project.state / found["page"]
     assert "n1 alone predicts" in page.read_text()
     assert json.loads(page.with_suffix(".json").read_text())["checks"] == found["checks"]
+
+
+def with_the_label_in(table: pa.Table, column: str) -> pa.Table:
+    """The same rows, labelled a moment later: of each id these stay."""
+    clocks = pa.array([clock + timedelta(seconds=1) for clock in table["label_clock"].to_pylist()])
+    changed = {column: table["label"].cast(pa.float64()), "label_clock": clocks}
+    for name, values in changed.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, table.schema.field(name), values.cast(table.schema.field(name).type))
+    return table
 
 
 def test_what_the_checks_found_is_kept_with_a_promotion(toy: Toy):
