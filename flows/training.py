@@ -1,4 +1,4 @@
-"""The steps of a retraining, in order: pin, validate, split, search, fit, evaluate, gate, refit, register, promote.
+"""The steps of a retraining: pin, validate, split, check, search, fit, evaluate, gate, refit, register, promote.
 
 A :class:`Retraining` holds what passes from step to step; each step does one thing and says in one
 line what it did. A step that ends the run early raises :class:`NotPromoted` with the reasons.
@@ -11,17 +11,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from core.audit import CHALLENGER_BLEND, Ledger
 from core.batch_model import FittedModel
 from core.errors import RegistryError, StoreError
 from core.project import Project
-from core.quarantine import Span, quarantined
+from core.quarantine import Span, quarantined, released
 from core.registry import CHAMPION, ModelVersion, Registration, Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
+from flows.checks import page
+from flows.checks.report import DataReport
+from flows.checks.run import check_data
 from flows.evaluation import Evaluation, evaluate
-from flows.examples import DataVersion, Examples, missing_columns, read_examples
+from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted, unfit_columns
 from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
 from flows.lease import Lease
 from flows.promotion import Bodies, carry_out, decide, pin_owner
@@ -30,7 +34,7 @@ from flows.recipe import Recipe, recipe_of
 from flows.records import data_cut, records_of, registration
 from flows.references import Validation, volume_of, write_reference
 from flows.search import SearchResult, fit, search
-from flows.splits import Split, mature, split_by_time
+from flows.splits import Split, split_by_time
 from flows.validation import column_problems, data_problems
 from monitoring.calibration import calibrations
 
@@ -71,6 +75,10 @@ class Retraining:
         self._kept_out: list[Span] = []
         self._recipe: Recipe | None = None
         self._data: DataVersion | None = None
+        self.data: DataReport | None = None
+        self._page: Path | None = None
+        self._left_out: LeftOut
+        self._wait: int
         self._rows: Examples
         self._split: Split
         self._champion: FittedModel | None = None
@@ -109,6 +117,7 @@ class Retraining:
             self.pin,
             self.validate,
             self.split,
+            self.check,
             self.search,
             self.fit,
             self.evaluate,
@@ -136,23 +145,18 @@ class Retraining:
     def validate(self) -> str:
         """Read the examples and refuse data that nothing should be fitted on."""
         settings, data = self.project.settings, self._pinned
-        self._stop_for(column_problems(missing_columns(self.store, data, settings)))
+        self._stop_for(column_problems(*unfit_columns(self.store, data, settings)))
         self._kept_out = quarantined(self.ledger.history(), self.request.event_time)
-        self._rows = read_examples(self.store, data, settings, self.request.event_time, self._kept_out)
+        self._rows, self._left_out = read_counted(self.store, data, settings, self.request.event_time, self._kept_out)
         self._stop_for(data_problems(self._rows.outcomes, settings))
         return f"{len(self._rows)} labelled examples"
 
     def split(self) -> str:
         """Drop what is not mature, hold out the latest span that the champion has not seen."""
         settings = self.project.settings
-        old_enough = mature(
-            self._rows.event_time,
-            self._rows.label_clock,
-            until=self.request.event_time,
-            horizon=settings.label.horizon,
-            implied=settings.label.missing is not None,
+        self._rows, self._left_out, self._wait = only_mature(
+            self._rows, self._left_out, settings, self.request.event_time
         )
-        self._rows = self._rows.take(old_enough)
         self._split = split_by_time(
             self._rows.event_time,
             self._rows.label_clock,
@@ -164,6 +168,22 @@ class Retraining:
         if not (enough := rows_gate(held, settings.gates)).passed:
             self._fail_gate(enough)
         return f"{train} rows to train, {held} held out from {self.project.settings.clock.moment(self._split.start)}"
+
+    def check(self) -> str:
+        """Check the data itself, write what was found, and stop for what nothing should be fitted on."""
+        project, now = self.project, self.request.event_time
+        self.data = check_data(
+            self._rows,
+            self._split,
+            self._left_out,
+            project.settings,
+            wait=self._wait,
+            accepted=released(self.ledger.history("release"), now),
+        )
+        settings = project.settings
+        self._page = page.write(project.reports, self.data, settings.name, settings.task, self.lease.key)
+        self._stop_for(self.data.problems)
+        return "; ".join([f"{len(self.data.checks)} checks passed", *self.data.warnings])
 
     def search(self) -> str:
         """Try the candidates."""
@@ -248,6 +268,7 @@ class Retraining:
         summary = {
             "table_version": None if self._data is None else self._data.examples,
             "rows": len(self._rows) if hasattr(self, "_rows") else 0,
+            "data": self._data_found(),
             "promoted": promoted,
             "reasons": reasons,
             "mlflow_run": self.run_id,
@@ -263,6 +284,13 @@ class Retraining:
         """Write them, once."""
         for kind, body in self.records(promoted=promoted, reasons=reasons):
             self.ledger.record(kind, self.lease.key, event_time=self.request.event_time, body=body)
+
+    def _data_found(self) -> dict[str, Any] | None:
+        """Return what the ledger gets of the data's checks: all of them, and where the page is in the state folder."""
+        if self.data is None:
+            return None
+        where = None if self._page is None else self._page.relative_to(self.project.state).as_posix()
+        return {"page": where, **self.data.as_json()}
 
     @property
     def _pinned(self) -> DataVersion:
@@ -331,6 +359,7 @@ class Retraining:
             rows=self._rows,
             found=self._found,
             evaluation=self.evaluation,
+            checks=self.data,
             gates=self.gates,
             recipe=self._recipe,
         )

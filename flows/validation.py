@@ -34,11 +34,23 @@ def data_problems(outcomes: Sequence[Outcome | None], settings: Settings) -> lis
     return problems
 
 
-def column_problems(missing: Sequence[str]) -> list[str]:
-    """Return why a table without these columns cannot be trained on."""
-    if not missing:
-        return []
-    return [f"the examples table lacks the columns {', '.join(missing)}: were the fields renamed?"]
+def column_problems(missing: Sequence[str], other_type: Sequence[str] = ()) -> list[str]:
+    """Return why a table without these columns, or with other types in them, cannot be trained on.
+
+    Examples
+    --------
+    >>> column_problems([], ["f_x"])
+    ['the examples table has another type in the columns f_x: give a field of a new type a new name']
+    """
+    problems = []
+    if missing:
+        problems.append(f"the examples table lacks the columns {', '.join(missing)}: were the fields renamed?")
+    if other_type:
+        columns = ", ".join(other_type)
+        problems.append(
+            f"the examples table has another type in the columns {columns}: give a field of a new type a new name"
+        )
+    return problems
 
 
 def _usable(outcome: Outcome | None, task: Task) -> bool:
