@@ -16,13 +16,14 @@ from backtest.tape import Ints, Tape
 from backtest.unlearning import learned_rows
 from core.batch_model import FittedModel
 from core.blend import Blend
+from core.models import CHAMPION
 from core.predictions import Prediction
 from core.quarantine import Span
 from core.settings import Settings
 from core.tables import EXAMPLES, PREDICTIONS, Filter, prediction_cell, prediction_column
 from flows.examples import as_frame
 from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
-from streaming.serving import CHAMPION, Scores, learn, serve
+from streaming.serving import Scores, learn, usable
 
 _CHUNK = 20_000
 _ANCHORS = 16
@@ -163,7 +164,8 @@ class Served:
         return found
 
     def _serve(self, row: int, champion: Prediction | None) -> None:
-        predictions, served = serve(self._blend, self._plausible, champion, self.online[row], int(self._tape.step[row]))
+        predictions = usable(self._plausible, champion, self.online[row])
+        served = self._blend.mix(predictions, int(self._tape.step[row])) if predictions else None
         self.champion[row] = predictions.get(CHAMPION)
         if CHAMPION in predictions and self._model is not None:
             self.versions[row] = self._model.version

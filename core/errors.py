@@ -15,7 +15,11 @@
     ├── CheckpointError        exit code 6   state on disk cannot be trusted
     ├── RegistryError          exit code 7   MLflow is not reachable, or an alias cannot be loaded
     ├── PrefectError           exit code 8   Prefect is not reachable or refused
+    │   └── NotFoundError                    Prefect does not know what was asked for
     ├── BooksError             exit code 9   the books do not balance
+    ├── LeaseLostError                       another run has the retraining's request now
+    ├── ChampionChangedError                 another version became champion before a move by hand
+    ├── CannotReproduceError                 what a fit was made from is not there any more
     ├── AlertRefusedError                    the webhook will never take this alert
     ├── PortInUseError         exit code 10  another process listens there
     ├── AlreadyRunningError    exit code 11  the same service runs already on this state folder
@@ -97,6 +101,22 @@ class PrefectError(HeadraceError):
     """Prefect is not reachable, or refused a run."""
 
     exit_code = 8
+
+
+class NotFoundError(PrefectError):
+    """Prefect answers, but does not know what was asked for."""
+
+
+class LeaseLostError(HeadraceError):
+    """Another run has the request now: this one must not change anything any more."""
+
+
+class ChampionChangedError(HeadraceError):
+    """Another version became champion before a move by hand was carried out."""
+
+
+class CannotReproduceError(HeadraceError):
+    """What is needed to do a fit again is not there any more."""
 
 
 class BooksError(HeadraceError):

@@ -212,7 +212,7 @@ class GateSettings(Section):
 
 
 class PromotionSettings(Section):
-    """How a challenger in shadow earns its promotion: by the blend with it, on live labels."""
+    """How a challenger in shadow is judged, by the blend with it on live labels; nothing is promoted by it yet."""
 
     alpha: float = Field(
         0.05, gt=0, lt=0.5, description="chance that a challenger that gains nothing is ever promoted, at most"

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from core.predictions import Features, Prediction
 
+CHAMPION = "champion"
+"""The alias of the version that serves, and the name of the expert that it is."""
+
 CHALLENGER, PREVIOUS = SHADOWS = ("challenger", "previous")
 """The aliases of versions that may predict in shadow: every event, and none of it is served."""
 

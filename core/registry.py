@@ -6,30 +6,27 @@ The registered model is named like the project. ``champion`` is the version that
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from core.batch_model import FittedModel, used_features
 from core.errors import RegistryError
+from core.locks import FileLock
 from core.model_files import FORMAT, check_model_files, digest_of, project_code_by_value, requirements
-from core.models import CHALLENGER, PREVIOUS, SHADOWS
+from core.model_versions import PREFIX, SERVES_FROM, WATCHED, ModelVersion, Registration
+from core.models import CHALLENGER, CHAMPION, PREVIOUS, SHADOWS
 from core.project import Project
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CHAMPION = "champion"
-_SERVES_FROM, _WATCHED = "serves_from", "watched"
-_PREFIX = "headrace."
 _LOCK_WAIT_S = 60.0
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -42,64 +39,6 @@ _QUIET = {
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """A registered version.
-
-    Attributes
-    ----------
-    version : int
-        Its number, from 1.
-    run_id : str
-        The MLflow run that made it.
-    tags : mapping of str to str
-        What was recorded at registration: ``digest``, ``table_version``, ``data_cut``, ``trigger`` ...
-    """
-
-    version: int
-    run_id: str
-    tags: Mapping[str, str]
-
-    def number(self, tag: str) -> int:
-        """Return a tag that is a whole number.
-
-        Raises
-        ------
-        RegistryError
-            If it is missing or no number.
-        """
-        try:
-            return int(self.tags[tag])
-        except (KeyError, ValueError) as error:
-            raise RegistryError(
-                f"model version {self.version}: tag {_PREFIX}{tag} is missing or no number; "
-                "register models with headrace only"
-            ) from error
-
-
-@dataclass(frozen=True)
-class Registration:
-    """What is written with a new version.
-
-    Attributes
-    ----------
-    example : pandas.DataFrame
-        A few rows as the pipeline gets them; kept as the input example.
-    tags : mapping
-        Recorded on the version; the digest is added.
-    params, metrics : mapping
-        Recorded on the run.
-    documents : mapping of file name to JSON value
-        Logged as artifacts of the run.
-    """
-
-    example: pd.DataFrame
-    tags: Mapping[str, object]
-    params: Mapping[str, object]
-    metrics: Mapping[str, float]
-    documents: Mapping[str, Any]
 
 
 def _translated(
@@ -175,7 +114,7 @@ class Registry:
 
     def _named(self, alias: str, version: int) -> ModelVersion:
         try:
-            return _version(self._client.get_model_version(self._name, str(version)))
+            return ModelVersion.of(self._client.get_model_version(self._name, str(version)))
         except Exception as error:
             if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -183,17 +122,6 @@ class Registry:
                 f"alias {alias!r} of model {self._name!r} names version {version}, which is not there; "
                 "point the alias to another version in MLflow"
             ) from error
-
-    def current(self) -> tuple[int, int] | None:
-        """Return (version, effective_at in ms) of the champion, or None if there is none.
-
-        Raises
-        ------
-        RegistryError
-            As :meth:`alias`.
-        """
-        champion = self.alias(CHAMPION)
-        return None if champion is None else (champion.version, _serves_from(champion))
 
     @_translated
     def followed(self) -> dict[str, tuple[int, int]]:
@@ -209,8 +137,8 @@ class Registry:
         aliases, followed = self._aliases(), {}
         champion = self._named(CHAMPION, aliases[CHAMPION]) if CHAMPION in aliases else None
         if champion is not None:
-            followed[CHAMPION] = champion.version, _serves_from(champion)
-        if champion is None or champion.tags.get(_WATCHED) != "true":
+            followed[CHAMPION] = champion.version, champion.serves_from
+        if champion is None or not champion.is_watched:
             aliases.pop(PREVIOUS, None)
         for alias in SHADOWS:
             if alias in aliases:
@@ -235,7 +163,7 @@ class Registry:
     @_translated
     def trust(self, version: int) -> None:
         """End the time in which a champion is watched: the one before it predicts in shadow no more."""
-        self._client.set_model_version_tag(self._name, str(version), f"{_PREFIX}{_WATCHED}", "false")
+        self._client.set_model_version_tag(self._name, str(version), f"{PREFIX}{WATCHED}", "false")
 
     @_translated
     def versions(self) -> list[ModelVersion]:
@@ -243,7 +171,7 @@ class Registry:
         found, token = [], None
         while True:
             page = self._client.search_model_versions(f"name='{self._name}'", page_token=token)
-            found += [_version(entry) for entry in page]
+            found += [ModelVersion.of(entry) for entry in page]
             token = page.token
             if not token:
                 return sorted(found, key=lambda entry: entry.version)
@@ -261,7 +189,7 @@ class Registry:
         from mlflow import sklearn as flavour
         from mlflow.artifacts import download_artifacts
 
-        entry = _version(self._client.get_model_version(self._name, str(version)))
+        entry = ModelVersion.of(self._client.get_model_version(self._name, str(version)))
         source = self._client.get_model_version_download_uri(self._name, str(version))
         with tempfile.TemporaryDirectory(prefix="headrace-model-") as folder:
             # Without a place of ours MLflow makes one that nobody removes, or names its own files, which may change.
@@ -307,12 +235,12 @@ class Registry:
             digest = digest_of(model)
             self._client.log_artifacts(run_id, str(model), "model")
         self._log(run_id, registration)
-        tags = {f"{_PREFIX}{key}": str(value) for key, value in {**registration.tags, "digest": digest}.items()}
+        tags = {f"{PREFIX}{key}": str(value) for key, value in {**registration.tags, "digest": digest}.items()}
         self._ensure_model()
         entry = self._client.create_model_version(
             self._name, f"{run.info.artifact_uri}/model", run_id=run_id, tags=tags
         )
-        return _version(self._client.get_model_version(self._name, entry.version))
+        return ModelVersion.of(self._client.get_model_version(self._name, entry.version))
 
     @_translated
     def record_run(self, registration: Registration) -> str:
@@ -394,9 +322,9 @@ class Registry:
                 self._client.delete_registered_model_alias(self._name, CHALLENGER)
 
     def _serve(self, version: int, before: int | None, serves_from: int | None, *, watched: bool) -> None:
-        tags = {_WATCHED: str(watched).lower(), **({} if serves_from is None else {_SERVES_FROM: str(serves_from)})}
+        tags = {WATCHED: str(watched).lower(), **({} if serves_from is None else {SERVES_FROM: str(serves_from)})}
         for tag, value in tags.items():
-            self._client.set_model_version_tag(self._name, str(version), f"{_PREFIX}{tag}", value)
+            self._client.set_model_version_tag(self._name, str(version), f"{PREFIX}{tag}", value)
         if before is not None:
             self._client.set_registered_model_alias(self._name, PREVIOUS, str(before))
         self._client.set_registered_model_alias(self._name, CHAMPION, str(version))
@@ -437,7 +365,7 @@ class Registry:
             run_id,
             metrics=[Metric(name, value, now, 0) for name, value in registration.metrics.items()],
             params=[Param(name, str(value)) for name, value in registration.params.items()],
-            tags=[RunTag(f"{_PREFIX}{name}", str(value)) for name, value in registration.tags.items()],
+            tags=[RunTag(f"{PREFIX}{name}", str(value)) for name, value in registration.tags.items()],
         )
         for name, document in registration.documents.items():
             self._client.log_dict(run_id, document, name)
@@ -470,31 +398,14 @@ class Registry:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other processes of this state folder out; MLflow's own first start is not safe for two."""
-        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
-        until = time.monotonic() + _LOCK_WAIT_S
-        with self._lock_file.open("w") as handle:
-            while not _lock(handle):
-                if time.monotonic() > until:
-                    raise RegistryError(
-                        f"another process has held {self._lock_file} for {_LOCK_WAIT_S:g} s: it stands still; end it"
-                    )
-                time.sleep(0.02)
+        lock, until = FileLock(self._lock_file), time.monotonic() + _LOCK_WAIT_S
+        while not lock.acquire("the registry"):
+            if time.monotonic() > until:
+                raise RegistryError(
+                    f"another process has held {self._lock_file} for {_LOCK_WAIT_S:g} s: it stands still; end it"
+                )
+            time.sleep(0.02)
+        try:
             yield
-
-
-def _lock(handle: IO[str]) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _version(entry: Any) -> ModelVersion:
-    tags = {key.removeprefix(_PREFIX): value for key, value in entry.tags.items() if key.startswith(_PREFIX)}
-    return ModelVersion(int(entry.version), entry.run_id or "", tags)
-
-
-def _serves_from(champion: ModelVersion) -> int:
-    """Return the event time from which lockstep lets a champion serve, ms."""
-    return champion.number(_SERVES_FROM if _SERVES_FROM in champion.tags else "effective_at")
+        finally:
+            lock.release()

@@ -15,22 +15,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from core.audit import Ledger
-from core.errors import HeadraceError, UsageError
-from core.models import PREVIOUS
+from core.errors import ChampionChangedError, UsageError
+from core.model_versions import ModelVersion
+from core.models import CHAMPION, PREVIOUS
 from core.progress import stream_of
 from core.project import Project
-from core.registry import CHAMPION, ModelVersion, Registry
+from core.registry import Registry
 from core.status import read_status
+from flows.lease import MOVE
 from flows.promotion import moved
 
-MOVE = "aliases.move"
-"""Remembered under this name: a move by hand that is decided."""
-
 _LATEST_ALERTS = 5
-
-
-class ChampionChangedError(HeadraceError):
-    """Another version became champion before a move by hand was carried out."""
 
 
 def roll_back(project: Project, ledger: Ledger, registry: Registry, *, by: str, why: str | None) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from core.audit import Ledger, RetrainRequest
 from core.errors import PrefectError, RegistryError
 from core.project import Project
-from flows.by_hand import MOVE
-from flows.lease import PROMOTING, beat_name, find, try_again
+from flows.lease import MOVE, PROMOTING, beat_name, find, try_again
 from flows.prefect_api import ENDED, PrefectApi
 from flows.trouble import Trouble
 

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from core.errors import HeadraceError, RegistryError, StoreError
-from flows.lease import LeaseLostError
+from core.errors import HeadraceError, LeaseLostError, RegistryError, StoreError
 from flows.training import NotPromoted, Retraining
 
 _MAY_PASS = (RegistryError, StoreError, OSError)

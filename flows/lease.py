@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from core.audit import Ledger, RetrainRequest
-from core.errors import HeadraceError, StoreError, UsageError
+from core.errors import LeaseLostError, StoreError, UsageError
 from core.progress import stream_of
 from core.project import Project
 from core.status import read_status
@@ -27,14 +27,13 @@ BEAT_S = 10.0
 PROMOTING = "promoting"
 """In a request's body: its promotion is decided, and is carried out by whoever comes (`flows.promotion`)."""
 
+MOVE = "aliases.move"
+"""Remembered under this name: a promotion or rollback by hand is decided (`flows.by_hand`)."""
+
 STEPS = "retraining.steps"
 """Remembered under this name: what the steps of the latest run said, for who waits for it."""
 
 _log = logging.getLogger("headrace.retrain")
-
-
-class LeaseLostError(HeadraceError):
-    """Another run has the request now: this one must not change anything any more."""
 
 
 @dataclass(frozen=True)

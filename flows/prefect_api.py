@@ -11,14 +11,10 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from core.errors import PrefectError
+from core.errors import NotFoundError, PrefectError
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 _NOT_FOUND = 404
-
-
-class NotFoundError(PrefectError):
-    """Prefect answers, but does not know what was asked for."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.audit import Ledger, LedgerRecord, RecordKind, RetrainRequest
-from core.models import PREVIOUS
-from core.registry import CHAMPION, ModelVersion, Registry
+from core.model_versions import ModelVersion
+from core.models import CHALLENGER, CHAMPION, PREVIOUS
+from core.registry import Registry
 from flows.lease import PROMOTING, Lease, alert_failure, beat_name, find
 
 Bodies = list[tuple[RecordKind, dict[str, Any]]]
@@ -76,16 +77,19 @@ def decide(
 
 
 def moved(before: Mapping[str, int], champion: int) -> dict[str, dict[str, int]]:
-    """Return the aliases before and after a version becomes champion.
+    """Return the aliases before and after a version becomes champion; challenger it is no more.
 
     Examples
     --------
     >>> moved({"champion": 2, "previous": 1}, 3)
     {'before': {'champion': 2, 'previous': 1}, 'after': {'champion': 3, 'previous': 2}}
+    >>> moved({"champion": 2, "challenger": 3}, 3)["after"]
+    {'champion': 3, 'previous': 2}
     """
-    after = {**before, CHAMPION: champion}
+    after = {alias: version for alias, version in before.items() if (alias, version) != (CHALLENGER, champion)}
     if CHAMPION in before:
         after[PREVIOUS] = before[CHAMPION]
+    after[CHAMPION] = champion
     return {"before": dict(before), "after": after}
 
 

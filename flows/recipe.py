@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from core.batch_model import FittedModel
@@ -22,7 +21,8 @@ from flows.candidates import Candidate
 from flows.digests import predictions_digest, rows_digest, sample
 from flows.examples import DataVersion, Examples, read_examples
 from flows.provenance import made_with
-from flows.splits import mature
+from flows.search import rows_of
+from flows.splits import known_before, mature
 
 DOCUMENT = "recipe.json"
 _SECTIONS = {"task", "fields", "label", "features", "online", "batch"}
@@ -177,15 +177,8 @@ def rows_again(store: ReadsTables, recipe: Recipe, settings: Settings) -> Exampl
         )
     )
     if recipe.held_out_from is not None:
-        rows = rows.take(
-            np.asarray((rows.event_time < recipe.held_out_from) & (rows.label_clock < recipe.held_out_from))
-        )
+        rows = rows.take(known_before(rows.event_time, rows.label_clock, recipe.held_out_from))
     return rows_of(recipe.fitted, rows)
-
-
-def rows_of(candidate: Candidate, rows: Examples) -> Examples:
-    """Return those of the rows that a candidate is fitted on."""
-    return rows if candidate.start is None else rows.take(np.asarray(rows.event_time >= candidate.start))
 
 
 def sampled_digest(model: FittedModel, rows: Examples) -> str:

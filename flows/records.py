@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.registry import Registration
+from core.model_versions import Registration
 from flows.checks.report import DataReport
 from flows.evaluation import Evaluation
 from flows.examples import DataVersion, Examples

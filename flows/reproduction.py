@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.audit import Ledger, LedgerRecord
-from core.errors import HeadraceError, UsageError, VersionGoneError
+from core.errors import CannotReproduceError, UsageError, VersionGoneError
 from core.project import Project
 from core.registry import Registry
 from core.tables import ReadsTables
@@ -17,10 +17,6 @@ from flows.recipe import DOCUMENT, Recipe, rows_again, sampled_digest
 from flows.search import fit
 
 _LONGEST_VERSION = 9
-
-
-class CannotReproduceError(HeadraceError):
-    """What is needed to do a fit again is not there any more."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.batch_model import FittedModel
-from core.durations import format_time
+from core.clocks import Clock
 from core.errors import HeadraceError
 from core.metrics import METRICS, score
 from core.predictions import is_sane
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _CLEARLY_BETTER = 0.95
 
-Clock = Callable[[], float]
+Seconds = Callable[[], float]
 Progress = Callable[[str], None]
 
 
@@ -81,7 +81,7 @@ class SearchResult:
 
 
 def search(
-    project: Project, train: Examples, progress: Progress = lambda line: None, clock: Clock = time.monotonic
+    project: Project, train: Examples, progress: Progress = lambda line: None, clock: Seconds = time.monotonic
 ) -> SearchResult:
     """Try settings of every family on at most ``batch.search_rows`` rows; same data and seed, same result.
 
@@ -114,7 +114,7 @@ def search(
 class _Search:
     """The trials of all families, one after the other."""
 
-    def __init__(self, project: Project, train: Examples, progress: Progress, clock: Clock) -> None:
+    def __init__(self, project: Project, train: Examples, progress: Progress, clock: Seconds) -> None:
         from flows.study import Study
 
         batch = project.settings.batch
@@ -142,7 +142,8 @@ class _Search:
                 continue
             trials.append(self._one(draw))
             self._tried[key] = trials[-1]
-            self._progress(f"trial {number + 1} of {self._budget}: {_said(trials[-1])}")
+            said = _said(trials[-1], self._project.settings.clock)
+            self._progress(f"trial {number + 1} of {self._budget}: {said}")
         return trials
 
     @property
@@ -221,7 +222,7 @@ def _on_the_latest(project: Project, best: Trial, train: Examples, progress: Pro
     trials = []
     for candidate in [best.candidate, *shorter]:
         trials.append(_try(project, candidate, fold))
-        progress(f"on the latest rows: {_said(trials[-1])}")
+        progress(f"on the latest rows: {_said(trials[-1], settings.clock)}")
     return trials
 
 
@@ -247,6 +248,11 @@ def _with_less_history(project: Project, best: Trial, rows: Examples) -> list[Ca
     return [replace(best.candidate, start=start) for start in starts]
 
 
+def rows_of(candidate: Candidate, rows: Examples) -> Examples:
+    """Return those of the rows that a candidate is fitted on."""
+    return rows if candidate.start is None else rows.take(np.asarray(rows.event_time >= candidate.start))
+
+
 def fit(project: Project, candidate: Candidate, rows: Examples) -> FittedModel:
     """Fit a candidate on those of the rows that it is meant for.
 
@@ -255,9 +261,7 @@ def fit(project: Project, candidate: Candidate, rows: Examples) -> FittedModel:
     HeadraceError
         If it cannot be fitted on these rows.
     """
-    settings = project.settings
-    if candidate.start is not None:
-        rows = rows.take(rows.event_time >= candidate.start)
+    settings, rows = project.settings, rows_of(candidate, rows)
     try:
         with _threads(settings.batch.threads):
             pipeline = build(project, candidate).fit(rows.frame, np.array(rows.outcomes))
@@ -296,10 +300,10 @@ def _threads(limit: int) -> Iterator[None]:
         yield
 
 
-def _said(trial: Trial) -> str:
+def _said(trial: Trial, clock: Clock) -> str:
     """Return a trial as a line of the log."""
     candidate = trial.candidate
-    history = "" if candidate.start is None else f" from {format_time(candidate.start)} on"
+    history = "" if candidate.start is None else f" from {clock.moment(candidate.start)} on"
     result = trial.reason if trial.loss is None else f"loss {trial.loss:.5f}"
     return f"{candidate.family} {candidate.trial}{history}: {result}"
 

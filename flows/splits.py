@@ -92,7 +92,11 @@ def folds(event_time: Times, label_clock: Times, count: int, share: float = 0.2)
     return [_cut(event_time, label_clock, start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
 
+def known_before(event_time: Times, label_clock: Times, start: int) -> Mask:
+    """Tell which examples were known before a time (ms): the event, and its label."""
+    return np.asarray((event_time < start) & (label_clock < start))
+
+
 def _cut(event_time: Times, label_clock: Times, start: int, end: int | None = None) -> Split:
-    train = (event_time < start) & (label_clock < start)
     held = event_time >= start if end is None else (event_time >= start) & (event_time < end)
-    return Split(np.asarray(train), np.asarray(held), start)
+    return Split(known_before(event_time, label_clock, start), np.asarray(held), start)

@@ -16,9 +16,11 @@ from typing import Any
 from core.audit import CHALLENGER_BLEND, Ledger
 from core.batch_model import FittedModel
 from core.errors import RegistryError, StoreError
+from core.model_versions import ModelVersion, Registration
+from core.models import CHAMPION
 from core.project import Project
 from core.quarantine import Span, quarantined, released
-from core.registry import CHAMPION, ModelVersion, Registration, Registry
+from core.registry import Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
 from flows.checks import page
@@ -180,14 +182,13 @@ class Retraining:
             wait=self._wait,
             accepted=released(self.ledger.history("release"), now),
         )
-        settings = project.settings
-        self._page = page.write(project.reports, self.data, settings.name, settings.task, self.lease.key)
+        self._page = page.write(project.reports, self.data, project.settings, self.lease.key)
         self._stop_for(self.data.problems)
         return "; ".join([f"{len(self.data.checks)} checks passed", *self.data.warnings])
 
     def search(self) -> str:
         """Try the candidates."""
-        self._found = search(self.project, self._train, progress=lambda line: _log.info("search: %s", line))
+        self._found = search(self.project, self._train, lambda line: _log.info("search: %s", line))
         best = self._found.best
         history = (
             ""

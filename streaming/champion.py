@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from core.errors import HeadraceError
-from core.models import SHADOWS, BatchModel
-from streaming.serving import CHAMPION
+from core.models import CHAMPION, SHADOWS, BatchModel
 
 _MAX_PAUSE_S = 8.0  # a new champion is to be seen within ten seconds, also after a time without the registry
 _KEPT_MODELS = 6
@@ -171,9 +170,9 @@ class ChampionWatcher:
     def _publish(self, champion: Champion | None, shadows: dict[str, Champion]) -> None:
         """Hand over champion and shadows of one look together: at a promotion one takes the other's place."""
         with self._lock:
-            before = {"champion": self._loaded, **self._shadows}
+            before = {CHAMPION: self._loaded, **self._shadows}
             self._loaded, self._shadows = champion, shadows
-        for role, found in {"champion": champion, **shadows}.items():
+        for role, found in {CHAMPION: champion, **shadows}.items():
             known = before.get(role)
             if found is not None and (known is None or known.model.version != found.model.version):
                 _log.info("%s %d is loaded", role, found.model.version)

@@ -35,8 +35,17 @@ def learn_event(learners: Learners, event: Predicted, outcome: Outcome, successo
         See :func:`streaming.serving.learn`.
     """
     members = members_of(event, learners.shadows.serving) if event.shadows else None
-    score = learners.scores, learners.plausible
-    learn(learners.blend, *score, event.predictions, event.served, outcome, event.step, successor, members)
+    learn(
+        learners.blend,
+        learners.scores,
+        learners.plausible,
+        event.predictions,
+        event.served,
+        outcome,
+        event.step,
+        successor,
+        members,
+    )
     if learners.shadows.by_role:
         learners.shadows.learn(event, outcome)
     for expert in learners.experts:

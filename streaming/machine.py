@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from core.blend import Blend
 from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction, Vocabulary
-from core.models import SHADOWS, BatchModel
+from core.models import CHAMPION, SHADOWS, BatchModel
 from core.predictions import Features, Outcome, Prediction
 from core.quarantine import Span, is_inside
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
@@ -23,7 +23,7 @@ from streaming.experts import Expert
 from streaming.join import Fate, LabelJoin, Predicted
 from streaming.learning import learn_event
 from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
-from streaming.serving import CHAMPION, Scores, usable
+from streaming.serving import Scores, usable
 from streaming.shadow import Shadows, ask
 from streaming.transport import RawRecord
 

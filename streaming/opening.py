@@ -18,8 +18,9 @@ from streaming.decisions import ScriptedOrder, check_step
 from streaming.experts import build_experts
 from streaming.journal import Ownership, Script, TakeOver, journal_record, read_script
 from streaming.machine import Machine, State
-from streaming.partition import CHAMPION_PATIENCE_S, Partition, Place
+from streaming.partition import Partition, Place
 from streaming.phases import Phases
+from streaming.regaining import PATIENCE_S
 from streaming.relearning import Unlearner
 from streaming.shadow import ShadowModels
 from streaming.table_writer import table_app
@@ -100,7 +101,7 @@ class Opener:
         places = [TopicPartition(topic, number) for topic in self.project.settings.input_topics]
         self._begin_where_kept(state, places, repeats=bool(script.entries))
         published = None if exactly_once else {p.topic: at for p, at in self.reader.committed(places).items()}
-        shadow = ShadowModels(self.champion, CHAMPION_PATIENCE_S)
+        shadow = ShadowModels(self.champion, PATIENCE_S)
         return Partition(
             self.project,
             Place(number, self.partitions, self.cluster_id, script.at),

@@ -12,15 +12,13 @@ order, the tables know the last step they have.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from core.errors import CheckpointError
-from core.models import BatchModel
 from core.project import Project
 from core.quarantine import Span
 from core.store import TableStore
@@ -29,11 +27,12 @@ from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.commits import Commits, Work
 from streaming.decisions import BATCH, Decision, LiveOrder, ScriptedOrder
 from streaming.intake import Intake
-from streaming.journal import Follow, Ownership, Swap, digest_of
+from streaming.journal import Follow, Ownership, digest_of
 from streaming.key_check import KeyCheck
 from streaming.machine import Machine, State
 from streaming.messages import messages_of
 from streaming.phases import Phases
+from streaming.regaining import ModelOf, Regaining
 from streaming.relearning import Unlearner
 from streaming.shadow import Missing
 from streaming.table_writer import TableWriter
@@ -42,11 +41,7 @@ from streaming.transport import Publisher, RawRecord, TopicPartition
 _SNAPSHOT_SHARE = 10
 _SNAPSHOTS_KEPT = 2
 _MAX_UNWRITTEN = 4  # times state.flush_rows: rows that may wait while the disk is full
-CHAMPION_PATIENCE_S = 10.0
 _CAUGHT_UP_AFTER_S = 10.0
-_log = logging.getLogger("headrace.worker")
-
-ChampionOf = Callable[[int], BatchModel | None]
 
 
 @dataclass(frozen=True)
@@ -108,8 +103,8 @@ class Partition:
         script: ScriptedOrder,
         journal: int,
         publisher: Publisher,
-        champion: ChampionOf,
-        shadow: ChampionOf,
+        champion: ModelOf,
+        shadow: ModelOf,
         unlearner: Unlearner,
         *,
         published: dict[str, int] | None,
@@ -127,8 +122,6 @@ class Partition:
         self._machine = machine
         self._script: ScriptedOrder | None = script
         self._journal = journal
-        self._champion = champion
-        self._shadow = shadow
         self._unlearner = unlearner
         self._published = published
         self._verify = verify
@@ -140,15 +133,14 @@ class Partition:
         entries = TopicPartition(settings.journal_topic, place.number)
         self._commits = Commits(publisher, entries, place.at.owner, settings.state.commit_every / 1000, phases)
         self._needs_flush = False
-        self._opened = self._snapshot_at = self._flushed_at = self._taken_at = time.monotonic()
+        self._snapshot_at = self._flushed_at = self._taken_at = time.monotonic()
         self._snapshot_step = self.state.step
         self._busy_s = self._snapshot_cost_s = 0.0
         self._keys = KeyCheck(settings, place.number, place.partitions)
         self._intake = Intake([TopicPartition(topic, place.number) for topic in settings.input_topics])
         self._events_before = self.state.books.events.received
         self._journals_kept: deque[int] = deque(maxlen=_SNAPSHOTS_KEPT)
-        self._waits_for: int | None = self.state.champion_version
-        self._waits_for_shadows = dict(self.state.following)
+        self._regaining = Regaining(place.number, machine, champion, shadow)
         if published is not None:  # without fences: with a snapshot of this term no late one of an earlier term counts
             self._snapshot_step, self._snapshot_at = -1, 0.0
         if not script.entries_left:
@@ -172,7 +164,7 @@ class Partition:
     @property
     def is_live(self) -> bool:
         """Whether the journal has been repeated to its end, with the champion that served then."""
-        return self._script is None and self._waits_for is None and not self._waits_for_shadows
+        return self._script is None and self._regaining.is_done
 
     @property
     def is_caught_up(self) -> bool:
@@ -224,7 +216,7 @@ class Partition:
         """Step through a batch of what is ready; return the number of records."""
         began = time.monotonic()
         unwritten = self._writer.rows >= _MAX_UNWRITTEN * self._settings.state.flush_rows
-        if (unwritten and not self._work.actions) or not self._regain_models():
+        if (unwritten and not self._work.actions) or not self._has_models():
             self.idle = True
             return 0
         with self._phases.enter("step"):
@@ -349,7 +341,7 @@ class Partition:
         return {
             "phase": "running" if self.is_live else "recovering",
             "entries_to_repeat": self._script.entries_left if self._script else 0,
-            "waits_for_champion": self._waits_for,
+            "waits_for_champion": self._regaining.champion,
             "clock": state.clock,
             "first_event": state.first_event,
             "flushed_through": self.flushed_through,
@@ -370,6 +362,12 @@ class Partition:
             "unlearned": len(state.unlearned),
             "resets": {expert.name: expert.resets for expert in state.experts if expert.resets},
         }
+
+    def _has_models(self) -> bool:
+        """Return whether records may be taken: with the models that predicted when the state was kept."""
+        for action in self._regaining.go_on(repeats=self._script is not None, lockstep=self._lockstep):
+            self._do(Decision(action))
+        return self._regaining.is_done
 
     def _lead(self) -> int:
         """Decide, do it, and remember it for the journal."""
@@ -429,33 +427,3 @@ class Partition:
         for role, model in self._machine.followed.items():
             if isinstance(model, Missing):
                 self._do(Decision(Follow(role, None)))
-
-    def _regain_models(self) -> bool:
-        """Let champion and shadows predict that did when the state was kept; return whether records may be taken."""
-        if self._waits_for is not None and not self._regain_champion(self._waits_for):
-            return False
-        for role, version in list(self._waits_for_shadows.items()):
-            model = self._shadow(version)
-            if model is None:
-                return False
-            self._machine.follow(role, model)
-            del self._waits_for_shadows[role]
-            if isinstance(model, Missing) and self._script is None:
-                self._do(Decision(Follow(role, None)))
-        return True
-
-    def _regain_champion(self, version: int) -> bool:
-        """Let the champion predict that served when the state was kept; return whether records may be taken.
-
-        To repeat the journal it has to be there; to go on live without it is a decision like any other.
-        """
-        model = self._champion(version)
-        if model is not None:
-            self._machine.swap(model)
-        elif self._script is not None or self._lockstep or time.monotonic() - self._opened < CHAMPION_PATIENCE_S:
-            return False
-        else:
-            _log.warning("partition %d: champion %d cannot be loaded; goes on without it", self.number, version)
-            self._do(Decision(Swap(None)))
-        self._waits_for = None
-        return True

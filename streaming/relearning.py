@@ -17,6 +17,7 @@ from typing import Any
 
 from core.audit import Ledger
 from core.errors import CheckpointError, StoreError
+from core.models import CHAMPION
 from core.project import Project
 from core.quarantine import Span, is_inside, unlearned
 from core.store import TableStore
@@ -28,7 +29,6 @@ from streaming.journal import Unlearn
 from streaming.learning import Learners, learn_event
 from streaming.machine import State
 from streaming.phases import Phases
-from streaming.serving import CHAMPION
 
 _SIGN_OF_LIFE = 256
 _log = logging.getLogger("headrace.worker")

@@ -1,6 +1,6 @@
-"""Steps 2 and 4: from the experts' predictions to the served one, and from a label to the weights. Pure.
+"""Steps 4 and 6: which predictions the blend gets, and from a label to its weights. Pure.
 
-The only place where predictions meet the blend: the worker and the backtest both go through it.
+The worker, whoever learns its past again, and the backtest all go through here.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from core.blend import Blend
 from core.metrics import loss
+from core.models import CHAMPION
 from core.predictions import Outcome, Prediction
 from streaming.plausible import Plausible
 
-CHAMPION = "champion"
 SERVED = "served"
 _GONE_AFTER = 1_000
 
@@ -47,10 +47,8 @@ class Scores:
         return {name: total / self.rows for name, total in self.losses.items()} if self.rows else {}
 
 
-def serve(
-    blend: Blend, plausible: Plausible, champion: object | None, online: Mapping[str, Prediction], step: int
-) -> tuple[dict[str, Prediction], Prediction | None]:
-    """Return every expert's prediction that may be used, the champion's first, and the served one.
+def usable(plausible: Plausible, champion: object | None, online: Mapping[str, Prediction]) -> dict[str, Prediction]:
+    """Return every expert's prediction that may be used, the champion's first.
 
     Parameters
     ----------
@@ -58,15 +56,7 @@ def serve(
         What the champion predicted, if there is one; left out where it is not plausible.
     online : mapping of str to prediction
         What the online experts predicted, plausible as they come.
-    step : int
-        The partition's step.
     """
-    predictions = usable(plausible, champion, online)
-    return predictions, blend.mix(predictions, step) if predictions else None
-
-
-def usable(plausible: Plausible, champion: object | None, online: Mapping[str, Prediction]) -> dict[str, Prediction]:
-    """Return every expert's prediction that may be used, the champion's first; see `serve`."""
     predictions: dict[str, Prediction] = {}
     if champion is not None and (checked := plausible.check(champion)) is not None:
         predictions[CHAMPION] = checked

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 from core.blend import Blend
 from core.errors import RegistryError
-from core.models import BatchModel
+from core.models import CHAMPION, BatchModel
 from core.predictions import Features, Outcome, Prediction
-from streaming.serving import CHAMPION
 
 _log = logging.getLogger("headrace.worker")
 

@@ -8,12 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from core.clocks import Clock
 from core.markup import Markup, element
 from core.setting_types import Task
+from core.settings import Settings
 from core.wording import counted
 from flows.checks.report import DataCheck, DataReport
 from monitoring.page.shell import heads, shell, wide
-from monitoring.page.wording import foreign, moment, number, share
+from monitoring.page.wording import foreign, number, share
 
 _log = logging.getLogger("headrace.retrain")
 _FIRST = {"failed": 0, "warning": 1, "passed": 2}
@@ -26,7 +28,7 @@ _REASONS = {
 }
 
 
-def page(report: DataReport, project: str, task: Task, key: str) -> str:
+def page(report: DataReport, settings: Settings, key: str) -> str:
     """Return the page.
 
     Parameters
@@ -34,16 +36,16 @@ def page(report: DataReport, project: str, task: Task, key: str) -> str:
     key : str
         Name of the attempt in the ledger.
     """
-    title = f"{project}: the data of retraining {key}"
+    title = f"{settings.name}: the data of retraining {key}"
     return shell(
         title,
         element("h1", title),
         _verdict(report),
-        _facts(report),
+        _facts(report, settings.clock),
         element("h2", "Checks"),
         _checks(report.checks),
         element("h2", "Features"),
-        _features(report, task),
+        _features(report, settings.task),
         element(
             "p",
             "In each cell: before the hold-out, then in it. The numbers are quantiles (1 %, half, 99 %). The last "
@@ -53,7 +55,7 @@ def page(report: DataReport, project: str, task: Task, key: str) -> str:
     )
 
 
-def write(folder: Path, report: DataReport, project: str, task: Task, key: str) -> Path | None:
+def write(folder: Path, report: DataReport, settings: Settings, key: str) -> Path | None:
     """Write the page and the report as JSON beside it; return the page's path, None if the disk refused.
 
     What cannot be written is a warning: the report is in the ledger.
@@ -62,7 +64,7 @@ def write(folder: Path, report: DataReport, project: str, task: Task, key: str) 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".json").write_text(json.dumps(report.as_json(), indent=1), encoding="utf-8")
-        path.write_text(page(report, project, task, key), encoding="utf-8")
+        path.write_text(page(report, settings, key), encoding="utf-8")
     except OSError as error:
         _log.warning("the report on the data is in the ledger only: %s", error)
         return None
@@ -79,13 +81,12 @@ def _verdict(report: DataReport) -> Markup:
     return element("p", element("b", "passed"), " ", said, class_="lead")
 
 
-def _facts(report: DataReport) -> Markup:
+def _facts(report: DataReport, clock: Clock) -> Markup:
     facts = []
     for side in ("training", "hold-out"):
         said = counted(report.rows.get(side, 0), "row")
         if side in report.spans:
-            start, end = report.spans[side]
-            said += f", {moment(start)} to {moment(end)} UTC"
+            said += f", {clock.between(*report.spans[side])}"
         facts.append((side.capitalize(), said))
     left = [f"{report.rows[name]:,} ({why})" for name, why in _REASONS.items() if report.rows.get(name)]
     facts.append(("Left out", ", ".join(left) or "nothing"))

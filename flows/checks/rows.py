@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.durations import about
 from core.predictions import Outcome
 from core.settings import Settings
 from core.wording import counted
@@ -114,7 +113,8 @@ def left_out_checks(left_out: LeftOut, settings: Settings, wait: int) -> list[Da
     """
     young, kept_out = left_out.immature, left_out.quarantined
     implied = " (label.horizon, because a missing label means something)" if settings.label.missing is not None else ""
-    mature = f"{counted(young, 'row')} left out: younger than {about(wait)}{implied}, when labels may still come."
+    age = settings.clock.span(wait) + implied
+    mature = f"{counted(young, 'row')} left out: younger than {age}, when labels may still come."
     quarantine = f"{counted(kept_out, 'row')} left out: their windows are in quarantine."
     return [
         DataCheck("mature", "passed", float(young), None, mature),

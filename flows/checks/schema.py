@@ -33,7 +33,9 @@ def schema_checks(columns: Sequence[Column], outcomes: Sequence[Outcome], settin
     import pandera.pandas as pa
 
     frame = pd.DataFrame({_PREFIX + column.name: _series(column) for column in columns})
-    frame[_LABEL] = pd.Categorical(outcomes) if settings.task == "multiclass" else np.array(outcomes, dtype=np.float64)
+    classes = settings.task == "multiclass"
+    labels = np.array(outcomes, dtype=object if classes else np.float64)
+    frame[_LABEL] = pd.Categorical(labels) if classes else labels
     try:
         schema_of(settings).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:

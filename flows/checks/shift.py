@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.durations import format_time
+from core.clocks import Clock
 from core.quarantine import Span
 from core.settings import Settings
 from flows.checks.columns import MIN_ROWS, Column, Numbers, Times, time_parts
@@ -128,7 +128,7 @@ def shift_checks(
         steps = [one for one in latest_steps(column.values, event_time, parts) if not _inside(one.at, span, accepted)]
         jumps = [one for one in steps if one.is_jump(limit)]
         if jumps:
-            failed.append(_jumped(column.name, max(jumps, key=lambda one: one.far), limit))
+            failed.append(_jumped(column.name, max(jumps, key=lambda one: one.far), limit, settings.clock))
         largest = max([largest, *(one.far for one in steps)])
     said = f"No number jumped in the latest {min(JUDGED, len(parts))} of {len(parts)} parts of the rows."
     return found(failed, DataCheck("shift", "passed", largest, limit, said))
@@ -192,11 +192,11 @@ def _inside(at: int, span: int, accepted: Sequence[Span]) -> bool:
     return any(start < at + span and at - span < end for start, end in accepted)
 
 
-def _jumped(name: str, step: Step, limit: float) -> DataCheck:
+def _jumped(name: str, step: Step, limit: float, clock: Clock) -> DataCheck:
     guess = f"as a change of unit would move it, {step.unit}" if step.unit else "was its unit or its meaning changed?"
     times = f"{step.times:.1f} times its largest step before" if np.isfinite(step.times) else "it never moved before"
     said = (
-        f"{name} moved by {step.far:.2f} standard deviations about {format_time(step.at)}, {times}: {guess}. "
+        f"{name} moved by {step.far:.2f} standard deviations about {clock.moment(step.at)}, {times}: {guess}. "
         f"Mend its source and the rows, or {allow_it(name, 'shift')}."
     )
     return DataCheck("shift", "failed", step.far, FAR if step.unit else limit, said.replace("?.", "?"), name)

@@ -30,7 +30,7 @@ def write(folder):
         "fields": {"x": "number", "kind": "category"},
         "label": {"path": "y", "horizon": "2h"},
         "batch": {"trials": 1, "candidates": ["linear"], "holdout": "7d"},
-        "retrain": {"min_examples": 500, "every": None},
+        "retrain": {"min_examples": 500, "every": None, "growth": None},
         "gates": {"max_relative_loss": 1.5, "min_holdout_rows": 50},
         "replay": {"file": "rows.csv", "label_delay": "1h"},
     }

@@ -13,9 +13,10 @@ import yaml
 from core.batch_model import feature_frame
 from core.errors import RegistryError
 from core.model_files import check_model_files, digest_of
-from core.models import CHALLENGER, PREVIOUS
+from core.model_versions import Registration
+from core.models import CHALLENGER, CHAMPION, PREVIOUS
 from core.project import Project, load_project
-from core.registry import CHAMPION, Registration, Registry
+from core.registry import Registry
 
 YAML = """
 name: toy
@@ -80,7 +81,7 @@ def test_an_empty_registry_has_no_champion(tmp_path: Path):
     (tmp_path / "headrace.yaml").write_text(YAML)
     empty = Registry(load_project(tmp_path, state=tmp_path / "state"))
     assert empty.alias(CHAMPION) is None
-    assert empty.current() is None
+    assert "champion" not in empty.followed()
     assert empty.versions() == []
     assert not (Path.cwd() / "mlruns").exists()
 
@@ -109,7 +110,7 @@ def test_promotion_moves_the_former_champion_to_previous(registry: Registry):
     now = registry.alias(CHAMPION)
     registry.promote(first, expected=now.version if now else None)
     registry.promote(second, expected=first)
-    assert registry.current() == (second, 9)
+    assert registry.followed()["champion"] == (second, 9)
     assert registry.alias(PREVIOUS).version == first
 
 
@@ -125,7 +126,7 @@ def test_a_challenger_is_followed_until_it_is_promoted_and_the_champion_before_w
     registry.promote(second, expected=first, serves_from=20, watched=True)
     registry.promote(second, expected=first, serves_from=20, watched=True)
     assert registry.followed() == {CHAMPION: (second, 20), PREVIOUS: (first, 5)}
-    assert registry.current() == (second, 20)
+    assert registry.followed()["champion"] == (second, 20)
     registry.trust(second)
     assert registry.followed() == {CHAMPION: (second, 20)}
 

@@ -10,12 +10,12 @@ from dispatch_lab import Clock
 from fake_prefect import FakePrefect
 from flows_lab import BATCH, Toy, later, make_toy
 
-from core.errors import RegistryError, UsageError
-from core.models import PREVIOUS
-from core.registry import CHAMPION, Registry
-from flows.by_hand import MOVE, ChampionChangedError, finish, promote, roll_back
+from core.errors import ChampionChangedError, RegistryError, UsageError
+from core.models import CHAMPION, PREVIOUS
+from core.registry import Registry
+from flows.by_hand import finish, promote, roll_back
 from flows.dispatch import LOST_AFTER_S, Dispatcher
-from flows.lease import find, take
+from flows.lease import MOVE, find, take
 from flows.promotion import carry_out, decide
 from monitoring.reference import champion_at
 from streaming.champion import ChampionWatcher

@@ -267,17 +267,17 @@ def test_allowing_a_feature_that_there_is_not_is_an_error():
 def test_the_page_says_what_failed_first_and_holds_no_markup_of_the_stream(rows: Rows, tmp_path):
     rows.frame["distance"] = 500.0
     made = rows.check()
-    text = page(made, "toy", "binary", "drift-7/1")
+    text = page(made, rows.settings, "drift-7/1")
     assert text.index("stopped") < text.index("distance has one value") < text.index("No number jumped")
     assert "ROC AUC alone" in text
     hostile = DataReport([DataCheck("leak", "failed", 1.0, 0.99, "<script>alert(1)</script>", "x")])
-    assert "<script>" not in page(hostile, "toy", "binary", "k")
-    path = write(tmp_path / "reports", made, "toy", "binary", "drift-7/1")
+    assert "<script>" not in page(hostile, rows.settings, "k")
+    path = write(tmp_path / "reports", made, rows.settings, "drift-7/1")
     assert path is not None and path.name == "data_drift-7-1.html"
     assert path.with_suffix(".json").exists()
 
 
 def test_a_disk_that_refuses_is_a_warning(rows: Rows, tmp_path, caplog):
     (tmp_path / "reports").write_text("in the way")
-    assert write(tmp_path / "reports", rows.check(), "toy", "binary", "k") is None
+    assert write(tmp_path / "reports", rows.check(), rows.settings, "k") is None
     assert "in the ledger only" in caplog.text

@@ -22,9 +22,9 @@ from fake_prefect import FakePrefect
 from flows_lab import Toy, later
 
 from core.audit import Ledger, LedgerRecord
-from core.models import PREVIOUS
+from core.models import CHAMPION, PREVIOUS
 from core.project import load_project
-from core.registry import CHAMPION, Registry
+from core.registry import Registry
 from core.store import TableStore
 from flows import lease, references, training
 from flows.dispatch import Dispatcher
@@ -126,12 +126,12 @@ def stopped(folder: Path, after: bool) -> None:
     """Stand still right before the promotion is decided, or right after."""
     decide = training.decide
 
-    def stopping(*arguments: Any) -> None:
+    def stopping(*arguments: Any, **named: Any) -> None:
         if after:
-            decide(*arguments)
+            decide(*arguments, **named)
         os.kill(os.getpid(), signal.SIGSTOP)
         if not after:
-            decide(*arguments)
+            decide(*arguments, **named)
 
     training.decide = stopping
     fused_run(folder, lambda _: None)
@@ -222,7 +222,8 @@ def test_killed_between_any_two_steps_it_is_promoted_once(second: Toy, prefect: 
         second.ledger.close()
         restore(kept, state)
     assert points.count("set_registered_model_alias") == 2
-    assert points.count("before its commit") == points.count("after its commit") == 3  # pin, decide, close
+    told = 7  # what each step from the fit on said, for who waits
+    assert points.count("before its commit") == points.count("after its commit") == 3 + told  # pin, decide, close
     assert {"fit", "reference file", *CALLS} <= set(points)
 
 

@@ -14,7 +14,8 @@ import yaml
 from flows_lab import Toy
 
 from core.errors import PortInUseError, PrefectError
-from core.registry import CHAMPION, Registry
+from core.models import CHAMPION
+from core.registry import Registry
 from flows.dispatch import Dispatcher
 from flows.local import HOME, LocalPrefect
 from flows.prefect_api import PrefectApi

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from core.audit import Ledger
 from core.durations import DAY
-from core.errors import UsageError
+from core.errors import CannotReproduceError, UsageError
 from core.project import Project, load_project
 from core.registry import Registry
 from core.store import TableStore
@@ -25,7 +25,7 @@ from core.tables import CORRECTIONS, EXAMPLES, corrections_schema
 from flows.digests import predictions_digest, rows_digest, sample
 from flows.examples import DataVersion, as_examples, read_examples
 from flows.recipe import Recipe
-from flows.reproduction import CannotReproduceError, Recorded, recorded, reproduce
+from flows.reproduction import Recorded, recorded, reproduce
 from flows.upkeep import maintain_tables, release_pins
 
 

@@ -16,14 +16,15 @@ from flows_lab import BATCH, Toy, examples, later, make_toy
 
 from core.audit import Ledger
 from core.durations import DAY
-from core.errors import RegistryError
-from core.models import PREVIOUS
+from core.errors import LeaseLostError, RegistryError
+from core.model_versions import ModelVersion
+from core.models import CHAMPION, PREVIOUS
 from core.project import load_project
-from core.registry import CHAMPION, ModelVersion, Registry
+from core.registry import Registry
 from core.tables import CORRECTIONS, PREDICTIONS, corrections_schema, predictions_schema
 from flows import training
 from flows.execution import execute
-from flows.lease import MAX_ATTEMPTS, Lease, LeaseLostError, find, make, progress, take
+from flows.lease import MAX_ATTEMPTS, Lease, find, make, progress, take
 from flows.promotion import carry_out, decide
 from flows.upkeep import maintain_tables
 from monitoring.reference import load_reference

@@ -43,7 +43,8 @@ def test_drift_leads_to_a_retraining_that_is_promoted_and_swapped_in(tmp_path):
 @pytest.mark.broker
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_each_task_goes_through_a_real_broker_retraining_and_swap(tmp_path, task, embedded_broker):
-    retrain = {"bootstrap_after": "12h", "every": None, "on_drift": False, "duration": "30m", "min_examples": 100}
+    unmoved = {"every": None, "on_drift": False, "growth": None}
+    retrain = {"bootstrap_after": "12h", "duration": "30m", "min_examples": 100, **unmoved}
     project = make_loop_project(tmp_path / "p", task, events=900, retrain=retrain)
 
     books = Loop(project, KafkaBroker(embedded_broker.bootstrap_servers)).replay()

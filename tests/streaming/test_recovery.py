@@ -18,13 +18,12 @@ from worker_lab import (
     fill,
     rows_of,
     run,
+    take_small_steps,
     values,
     watching,
     with_clocks,
 )
 
-import streaming.decisions as decisions_module
-import streaming.partition as partition_module
 import streaming.worker as worker_module
 from core.errors import CheckpointError
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
@@ -39,10 +38,7 @@ STATE = {"commit_every": "1ms", "recover_within": "2ms"}
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch):
-    monkeypatch.setattr(worker_module, "_POLL_MS", 5)
-    monkeypatch.setattr(worker_module, "_POLL_RECORDS", 40)
-    monkeypatch.setattr(decisions_module, "BATCH", 16)
-    monkeypatch.setattr(partition_module, "_SNAPSHOT_SHARE", 0)
+    take_small_steps(monkeypatch)
 
 
 def project_in(folder, **changes):

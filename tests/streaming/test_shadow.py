@@ -57,6 +57,16 @@ def challenger(task: str = "binary", version: int = 2) -> FakeChampion:
     return FakeChampion(version, answers.get(task, lambda row: OTHER[task]))
 
 
+def both(task: str) -> Callable[[Machine], None]:
+    """Let the champion serve, and the challenger shadow."""
+
+    def begin(machine: Machine) -> None:
+        machine.swap(champion(task))
+        machine.follow("challenger", challenger(task))
+
+    return begin
+
+
 def step_through(machine: Machine, records: list[Any], at: dict[int, Callable[[Machine], None]]) -> list[Any]:
     """Step through records in batches of ten at most; before some of them something is done to the machine."""
     outputs, marks = [], sorted({*at, *range(0, len(records), 10), len(records)})
@@ -127,11 +137,7 @@ def test_with_its_promotion_it_is_as_if_it_had_served_all_along(tmp_path, task):
     project, records = make_project(tmp_path, task), as_raw(easy_stream(task, 150))
     shadowed, always = make_machine(project), make_machine(project)
 
-    def begin(machine: Machine) -> None:
-        machine.swap(champion(task))
-        machine.follow("challenger", challenger(task))
-
-    outputs = step_through(shadowed, records, {0: begin, 200: lambda one: one.swap(challenger(task))})
+    outputs = step_through(shadowed, records, {0: both(task), 200: lambda one: one.swap(challenger(task))})
     expected = step_through(always, records, {0: lambda one: one.swap(challenger(task)), 200: lambda one: None})
 
     assert digest(shadowed.state.blend) == digest(always.state.blend)
@@ -149,10 +155,6 @@ def test_a_champion_brought_back_goes_on_as_if_it_had_served_all_along(tmp_path,
     project, records = make_project(tmp_path, task), as_raw(easy_stream(task, 200))
     machine, always = make_machine(project), make_machine(project)
 
-    def begin(one: Machine) -> None:
-        one.swap(champion(task))
-        one.follow("challenger", challenger(task))
-
     def promote(one: Machine) -> None:
         one.swap(challenger(task))
         one.follow("previous", champion(task))
@@ -162,7 +164,7 @@ def test_a_champion_brought_back_goes_on_as_if_it_had_served_all_along(tmp_path,
         one.swap(champion(task))
         one.follow("previous", challenger(task))
 
-    step_through(machine, records, {0: begin, 120: promote, 250: roll_back})
+    step_through(machine, records, {0: both(task), 120: promote, 250: roll_back})
     step_through(
         always, records, {0: lambda one: one.swap(champion(task)), 120: lambda one: None, 250: lambda one: None}
     )

@@ -7,12 +7,20 @@ import logging
 import msgspec
 import pytest
 from stream_lab import MINUTE, START, FakeChampion, digest, easy_stream, make_project
-from worker_lab import JOURNAL, Killed, KillingPhases, fill, rows_of, run, values, watching, with_clocks
+from worker_lab import (
+    JOURNAL,
+    Killed,
+    KillingPhases,
+    fill,
+    rows_of,
+    run,
+    take_small_steps,
+    values,
+    watching,
+    with_clocks,
+)
 
-import streaming.decisions as decisions_module
 import streaming.opening as opening_module
-import streaming.partition as partition_module
-import streaming.worker as worker_module
 from core.errors import RegistryError
 from core.tables import EXAMPLES, PREDICTIONS
 from streaming.journal import Entry, Follow, Swap, TakeOver
@@ -25,10 +33,7 @@ AFTER = {"champion": (2, PROMOTED), "previous": (1, FIRST)}
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch):
-    monkeypatch.setattr(worker_module, "_POLL_MS", 5)
-    monkeypatch.setattr(worker_module, "_POLL_RECORDS", 40)
-    monkeypatch.setattr(decisions_module, "BATCH", 16)
-    monkeypatch.setattr(partition_module, "_SNAPSHOT_SHARE", 0)
+    take_small_steps(monkeypatch)
 
 
 class Aliases:
@@ -108,7 +113,7 @@ def test_a_shadow_that_does_not_load_holds_nothing_up(tmp_path, caplog):
 
 
 def test_one_that_does_not_load_any_more_ends_and_the_stream_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(opening_module, "CHAMPION_PATIENCE_S", 0.2)
+    monkeypatch.setattr(opening_module, "PATIENCE_S", 0.2)
     project = project_in(tmp_path)
     broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 60)))
     aliases = Aliases(champion=(1, 0), challenger=(2, 0))

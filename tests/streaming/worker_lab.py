@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from stream_lab import EVENTS, LABELS, MINUTE, START, FakeChampion
 
+import streaming.decisions as decisions_module
+import streaming.partition as partition_module
+import streaming.worker as worker_module
 from core.store import TableStore
 from streaming.champion import ChampionWatcher
 from streaming.memory_broker import MemoryBroker
@@ -18,6 +21,14 @@ from streaming.worker import Worker
 
 PATIENCE_S = 90.0
 PREDICTED, DEAD, JOURNAL = "small.predictions", "small.dead-letters", "small.journal"
+
+
+def take_small_steps(monkeypatch):
+    """Let a worker poll, step and keep its state often, so that little of it is lost on the way."""
+    monkeypatch.setattr(worker_module, "_POLL_MS", 5)
+    monkeypatch.setattr(worker_module, "_POLL_RECORDS", 40)
+    monkeypatch.setattr(decisions_module, "BATCH", 16)
+    monkeypatch.setattr(partition_module, "_SNAPSHOT_SHARE", 0)
 
 
 def clocks(stamp: int, partitions: int = 1) -> list[OutRecord]:
