@@ -182,9 +182,6 @@ class ValidationSettings(Section):
     min_class_rows: PositiveInt = Field(
         10, description="training rows that both classes need; of three or more at least two, the others are told"
     )
-    max_shift: float = Field(
-        3.0, gt=0, description="standard deviations by which a number may jump, further than ever before"
-    )
     max_auc: Share = Field(0.99, description="binary: ROC AUC that a feature alone may reach on later rows")
     max_gain: Share = Field(
         0.99, description="multiclass: share of the most common class's mistakes that a feature alone may avoid"

@@ -24,7 +24,7 @@ from core.registry import Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
 from flows.checks import page
-from flows.checks.report import DataReport
+from flows.checks.report import DataReport, refusal
 from flows.checks.run import check_data
 from flows.evaluation import Evaluation, evaluate
 from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted, unfit_columns
@@ -147,10 +147,10 @@ class Retraining:
     def validate(self) -> str:
         """Read the examples and refuse data that nothing should be fitted on."""
         settings, data = self.project.settings, self._pinned
-        self._stop_for(column_problems(*unfit_columns(self.store, data, settings)))
+        self._refuse("schema", column_problems(*unfit_columns(self.store, data, settings)))
         self._kept_out = quarantined(self.ledger.history(), self.request.event_time)
         self._rows, self._left_out = read_counted(self.store, data, settings, self.request.event_time, self._kept_out)
-        self._stop_for(data_problems(self._rows.outcomes, settings))
+        self._refuse("labels", data_problems(self._rows.outcomes, settings))
         return f"{len(self._rows)} labelled examples"
 
     def split(self) -> str:
@@ -166,7 +166,7 @@ class Retraining:
             after=self._load_champion(),
         )
         train, held = int(self._split.train.sum()), int(self._split.holdout.sum())
-        self._stop_for(data_problems(self._train.outcomes, settings))
+        self._refuse("labels", data_problems(self._train.outcomes, settings))
         if not (enough := rows_gate(held, settings.gates)).passed:
             self._fail_gate(enough)
         return f"{train} rows to train, {held} held out from {self.project.settings.clock.moment(self._split.start)}"
@@ -174,17 +174,13 @@ class Retraining:
     def check(self) -> str:
         """Check the data itself, write what was found, and stop for what nothing should be fitted on."""
         project, now = self.project, self.request.event_time
-        self.data = check_data(
-            self._rows,
-            self._split,
-            self._left_out,
-            project.settings,
-            wait=self._wait,
-            accepted=released(self.ledger.history("release"), now),
+        accepted = released(self.ledger.history("release"), now)
+        report = check_data(
+            self._rows, self._split, self._left_out, project.settings, wait=self._wait, accepted=accepted
         )
-        self._page = page.write(project.reports, self.data, project.settings, self.lease.key)
-        self._stop_for(self.data.problems)
-        return "; ".join([f"{len(self.data.checks)} checks passed", *self.data.warnings])
+        self._keep(report)
+        self._stop_for(report.problems)
+        return "; ".join([f"{len(report.checks)} checks passed", *report.warnings])
 
     def search(self) -> str:
         """Try the candidates."""
@@ -311,6 +307,17 @@ class Retraining:
                 self.seconds[name] = time.perf_counter() - begin
 
         return timed
+
+    def _keep(self, report: DataReport) -> None:
+        """Write what was found in the data, for the ledger and as a page."""
+        self.data = report
+        self._page = page.write(self.project.reports, report, self.project.settings, self.lease.key)
+
+    def _refuse(self, check: str, problems: list[str]) -> None:
+        """Stop for data that cannot even be checked, with a page as well."""
+        if problems:
+            self._keep(refusal(check, problems))
+            raise NotPromoted(problems)
 
     def _stop_for(self, reasons: list[str]) -> None:
         if reasons:

@@ -8,17 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.settings import Settings
+from core.wording import counted
 from flows.checks.columns import MIN_ROWS, Column, Numbers, Times, time_parts
 from flows.checks.report import DataCheck, allow_it, found, to_check
 
 VARIED = 0.8
 """A feature varied if no value had more than this share of any earlier part that is as long as the hold-out."""
 
+_LONGER = 3
+"""And if it stands still so many times as long as ever before: a month lasts a month."""
+
+_NAMED = 5
+"""Features that a sentence names."""
+
 
 def constant_checks(
     columns: Sequence[Column], event_time: Times, holdout: NDArray[np.bool_], span: int, settings: Settings
 ) -> list[DataCheck]:
-    """Return the features that never vary, and those that varied and do not in the hold-out.
+    """Return what varied and stands still in the hold-out, and warn of what never varied at all.
 
     Parameters
     ----------
@@ -27,43 +34,64 @@ def constant_checks(
     span : int
         The hold-out's length, ms.
     """
-    failed = []
-    for column in to_check(columns, "constant", settings):
-        said = _never_varies(column) or _stands_still(column, event_time, holdout, span)
-        if said is not None:
-            failed.append(DataCheck("constant", "failed", 1.0, VARIED, said, column.name))
-    return found(failed, DataCheck("constant", "passed", None, None, "Every feature varies, in the hold-out too."))
+    checked = to_check(columns, "constant", settings)
+    never = [column.name for column in checked if _is_constant(column.values)]
+    checks = [] if not never else [DataCheck("constant", "warning", float(len(never)), 0.0, _useless(never))]
+    for column in checked:
+        share = _stands_still(column, event_time, holdout, span)
+        if share is not None:
+            said = _still(column.name, int((holdout & ~column.missing).sum()), share)
+            checks.append(DataCheck("constant", "failed", 1.0, VARIED, said, column.name))
+    return found(checks, DataCheck("constant", "passed", None, None, "Every feature varies, in the hold-out too."))
 
 
-def _never_varies(column: Column) -> str | None:
-    if not _is_constant(column.values):
+def _stands_still(column: Column, event_time: Times, holdout: NDArray[np.bool_], span: int) -> float | None:
+    """Return the largest share of one value in earlier parts, if the hold-out has one value only and that is no usual.
+
+    In a dry week it does not rain, and that is no fault.
+    """
+    known = ~column.missing
+    latest, earlier = column.values[holdout & known], column.values[~holdout & known]
+    if len(latest) < MIN_ROWS or not _is_constant(latest):
         return None
+    shares = [_largest_share(earlier[part]) for part in time_parts(event_time[~holdout & known], span)]
+    if not shares or max(shares) > VARIED or len(latest) < _LONGER * _longest_run(earlier):
+        return None
+    return max(shares)
+
+
+def _useless(never: Sequence[str]) -> str:
+    more = f" and {counted(len(never) - _NAMED, 'more feature')}" if len(never) > _NAMED else ""
+    verb = "has" if len(never) == 1 else "have"
     return (
-        f"{column.name} has one value in all of the rows: a model cannot learn from it; "
-        f"leave it out of the features, or {allow_it(column.name, 'constant')}."
+        f"{', '.join(never[:_NAMED])}{more} {verb} one value in all of the rows, from which a model learns nothing: "
+        f"leave out of the features what will not vary, or {allow_it(never[0], 'constant')}."
     )
 
 
-def _stands_still(column: Column, event_time: Times, holdout: NDArray[np.bool_], span: int) -> str | None:
-    """Tell of a feature that the hold-out has one value of; in a dry week it does not rain, and that is no fault."""
-    latest = column.values[holdout]
-    if len(latest) < MIN_ROWS or not _is_constant(latest):
-        return None
-    earlier = column.values[~holdout]
-    shares = [_largest_share(earlier[part]) for part in time_parts(event_time[~holdout], span)]
-    if not shares or max(shares) > VARIED:
-        return None
+def _still(name: str, rows: int, share: float) -> str:
     return (
-        f"{column.name} has one value in all {len(latest):,} rows of the hold-out, where at most {max(shares):.0%} "
-        f"of the rows of any earlier part had the same: does its source stand still? "
-        f"Mend it, or {allow_it(column.name, 'constant')}."
+        f"{name} has one value in all {rows:,} rows of the hold-out that have it, where at most {share:.0%} of those "
+        f"of any earlier part had the same: does its source stand still? Mend it, or {allow_it(name, 'constant')}."
     )
 
 
 def _is_constant(values: Numbers) -> bool:
-    """Tell whether every row has the same value; missing in some is a difference, in all another check's."""
+    """Tell whether every row has the same value; missing in some is a difference."""
     return bool(len(values) and values[0] == values[-1] and (values == values[0]).all())
 
 
+def _longest_run(values: Numbers) -> int:
+    """Return how many rows in a row had one value, at most.
+
+    Examples
+    --------
+    >>> _longest_run(np.array([1.0, 1.0, 1.0, 2.0]))
+    3
+    """
+    changes = np.flatnonzero(np.diff(values) != 0.0) + 1
+    return int(np.diff(np.concatenate([[0], changes, [len(values)]])).max())
+
+
 def _largest_share(values: Numbers) -> float:
-    return float(np.unique(values, return_counts=True, equal_nan=True)[1].max() / len(values))
+    return float(np.unique(values, return_counts=True)[1].max() / len(values))

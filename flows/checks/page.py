@@ -41,17 +41,10 @@ def page(report: DataReport, settings: Settings, key: str) -> str:
         title,
         element("h1", title),
         _verdict(report),
-        _facts(report, settings.clock),
+        _facts(report, settings.clock) if report.rows else [],
         element("h2", "Checks"),
         _checks(report.checks),
-        element("h2", "Features"),
-        _features(report, settings.task),
-        element(
-            "p",
-            "In each cell: before the hold-out, then in it. The numbers are quantiles (1 %, half, 99 %). The last "
-            "column is what the feature alone predicts of the later labels, without any other.",
-            class_="quiet",
-        ),
+        _about_features(report, settings.task) if report.features else [],
     )
 
 
@@ -74,7 +67,10 @@ def write(folder: Path, report: DataReport, settings: Settings, key: str) -> Pat
 def _verdict(report: DataReport) -> Markup:
     failed = sum(not check.passed for check in report.checks)
     if failed:
-        said = f"{counted(failed, 'check')} failed: nothing is fitted or promoted on this data."
+        said = (
+            f"{counted(failed, 'check')} failed: nothing is fitted or promoted on this data, the champion stays. "
+            "What to do is in the last column; the next retraining checks again."
+        )
         return element("p", element("b", "stopped"), " ", said, class_="lead alert")
     warned = counted(len(report.warnings), "warning")
     said = f"The data can be trained on, with {warned}." if report.warnings else "The data can be trained on."
@@ -111,6 +107,14 @@ def _check(check: DataCheck) -> Markup:
         element("td", foreign(check.sentence, 1_000)),
         class_="over" if check.verdict != "passed" else None,
     )
+
+
+def _about_features(report: DataReport, task: Task) -> list[Markup]:
+    said = (
+        "In each cell: before the hold-out, then in it. The numbers are quantiles (1 %, half, 99 %). The last "
+        "column is what the feature alone predicts of the later labels, without any other."
+    )
+    return [element("h2", "Features"), _features(report, task), element("p", said, class_="quiet")]
 
 
 def _features(report: DataReport, task: Task) -> Markup:

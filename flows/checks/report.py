@@ -19,7 +19,7 @@ class DataCheck:
     Attributes
     ----------
     name : str
-        schema, missing, duplicates, balance, mature, quarantine, constant, shift, leak or absence.
+        schema, labels, missing, duplicates, balance, mature, quarantine, constant, shift, leak or absence.
     verdict : {'passed', 'warning', 'failed'}
         One that failed stops the retraining.
     measured, limit : float or None
@@ -98,6 +98,17 @@ class DataReport:
             "spans": {name: list(span) for name, span in self.spans.items()},
             "features": {name: dict(facts) for name, facts in self.features.items()},
         }
+
+
+def refusal(check: str, problems: Sequence[str]) -> DataReport:
+    """Return the report on data that cannot even be checked.
+
+    Examples
+    --------
+    >>> refusal("labels", ["every label is 1"]).problems
+    ['labels: every label is 1']
+    """
+    return DataReport([DataCheck(check, "failed", None, None, said) for said in problems])
 
 
 def found(checks: Sequence[DataCheck], fine: DataCheck) -> list[DataCheck]:

@@ -19,7 +19,7 @@ from flows.checks.columns import time_parts
 from flows.checks.leaks import Labels, alone, one_label
 from flows.checks.page import page, write
 from flows.checks.report import DataCheck, DataReport
-from flows.checks.shift import latest_steps
+from flows.checks.shift import CONVERSIONS, Conversion, unit_change
 from flows.examples import LeftOut
 
 
@@ -122,16 +122,26 @@ def test_what_was_left_out_is_told(rows: Rows):
     assert report.rows["immature"] == 1_200
 
 
-def test_a_feature_that_never_varies_fails_with_the_advice_to_leave_it_out(rows: Rows):
-    rows.frame["distance"] = 500.0
-    assert "leave it out of the features" in rows.only("constant", "distance").sentence
-    assert rows.given(validation={"allow": {"distance": ["constant"]}}).failed() == []
+def test_a_feature_that_never_varied_is_a_warning_with_the_advice_to_leave_it_out(rows: Rows):
+    rows.frame["distance"], rows.frame["rain"] = 500.0, 0.0
+    assert rows.failed() == []
+    (said,) = [warning for warning in rows.check().warnings if warning.startswith("constant")]
+    assert "rain, distance have one value" in said and "leave out of the features" in said
+    allowed = rows.given(validation={"allow": {"distance": ["constant"], "rain": ["constant"]}})
+    assert not any(warning.startswith("constant") for warning in allowed.check().warnings)
 
 
 @pytest.mark.parametrize(("name", "value"), [("inbound", 0.0), ("carrier", "AA"), ("delay", 0.25)])
 def test_a_feature_that_stands_still_in_the_hold_out_fails(rows: Rows, name: str, value: object):
     rows.frame.loc[rows.holdout, name] = value
-    assert (("constant", name)) in rows.failed()
+    assert ("constant", name) in rows.failed()
+    assert rows.given(validation={"allow": {name: ["constant"]}}).failed() == []
+
+
+def test_a_sensor_that_stands_still_and_fails_at_times_is_found_all_the_same(rows: Rows):
+    rows.frame.loc[rows.holdout, "temp"] = 39.92
+    rows.frame.loc[np.random.default_rng(0).random(len(rows.frame)) < 0.05, "temp"] = math.nan
+    assert "does its source stand still?" in rows.only("constant", "temp").sentence
 
 
 def test_a_dry_week_is_no_fault(rows: Rows):
@@ -144,21 +154,53 @@ def test_a_month_that_has_just_begun_is_no_fault(rows: Rows):
     assert rows.failed() == []
 
 
-@pytest.mark.parametrize("days", [4, 7, 10, 14])
-def test_fahrenheit_that_becomes_celsius_fails_whenever_it_began(rows: Rows, days: int):
+def test_a_month_that_varied_in_every_week_before_may_stand_still_no_longer_than_it_does(rows: Rows):
+    steps = np.searchsorted([9.6, 16.8, 24.1, 31.2, 38.3, 45.4, 52.5], (rows.event_time - START) / DAY)
+    rows.frame["distance"] = 1.0 + steps
+    early = rows.event_time < START + 60 * DAY
+    short = replace(
+        rows,
+        frame=rows.frame[early].reset_index(drop=True),
+        outcomes=[outcome for outcome, kept in zip(rows.outcomes, early, strict=True) if kept],
+        event_time=rows.event_time[early],
+    )
+    assert short.failed() == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("days", [2, 4, 7, 10, 14])
+def test_fahrenheit_that_becomes_celsius_fails_whenever_it_began(seed: int, days: int):
+    rows = flights_like(seed)
     late = rows.event_time > rows.event_time.max() - days * DAY
     rows.frame.loc[late, "temp"] = (rows.frame.loc[late, "temp"] - 32.0) / 1.8
     assert "from Fahrenheit to Celsius" in rows.only("shift", "temp").sentence
     assert rows.given(validation={"allow": {"temp": ["shift"]}}).failed() == []
 
 
-def test_a_jump_that_no_unit_explains_fails_when_it_is_further_than_ever(rows: Rows):
-    rows.frame.loc[rows.holdout, "delay"] += 5.0
-    assert "its meaning changed?" in rows.only("shift", "delay").sentence
+def test_a_unit_that_is_only_a_factor_is_found_where_the_number_was_stable(rows: Rows):
+    rows.frame["distance"] = np.random.default_rng(0).lognormal(6.8, 0.3, len(rows.frame))
+    rows.frame.loc[rows.holdout, "distance"] *= 1.609344
+    check = rows.only("shift", "distance")
+    assert "between miles and kilometres" in check.sentence
+    assert "mend its source and the rows since" in check.sentence
 
 
-def test_a_drift_of_usual_size_is_for_the_monitor_and_not_a_fault(rows: Rows):
-    rows.frame.loc[rows.holdout, "delay"] += 0.8
+@pytest.mark.parametrize(("shift", "scale"), [(0.8, 1.0), (5.0, 1.0), (20.0, 1.0), (0.0, 3.0), (8.0, 0.4)])
+def test_a_world_that_changes_is_what_a_retraining_is_for(rows: Rows, shift: float, scale: float):
+    rows.frame.loc[rows.holdout, "delay"] = scale * rows.frame.loc[rows.holdout, "delay"] + shift
+    rows.frame.loc[rows.holdout, "temp"] += 2 * shift
+    assert rows.failed() == []
+
+
+def test_a_number_that_begins_to_move_is_no_change_of_unit(rows: Rows):
+    moving = 0.003 * np.random.default_rng(0).normal(1.0, 0.1, len(rows.frame))
+    rows.frame["delay"] = np.where(rows.event_time < rows.event_time.max() - 9 * DAY, 0.003467, moving)
+    assert rows.failed() == []
+
+
+def test_a_day_that_is_over_is_no_change_of_unit(rows: Rows):
+    cold = (rows.event_time > rows.event_time.max() - 5 * DAY) & (rows.event_time < rows.event_time.max() - 4 * DAY)
+    rows.frame.loc[cold, "temp"] = (rows.frame.loc[cold, "temp"] - 32.0) / 1.8
     assert rows.failed() == []
 
 
@@ -170,14 +212,22 @@ def test_a_break_that_has_lasted_is_how_the_stream_is(rows: Rows):
     assert rows.failed(accepted=[(changed - 3 * DAY, changed + 4 * DAY)]) == []
 
 
-@given(st.floats(0.1, 1e3), st.floats(-1e3, 1e3), st.integers(0, 5))
-def test_how_far_a_number_jumped_does_not_depend_on_its_unit(scale: float, offset: float, seed: int):
+@given(st.sampled_from(CONVERSIONS), st.integers(0, 10_000), st.integers(250, 1_500))
+def test_every_change_of_unit_of_a_stable_number_is_found_at_its_row(unit: Conversion, seed: int, ago: int):
+    values = np.random.default_rng(seed).normal(20.0, 2.0, 8_000)
+    values[-ago:] = unit.apply(values[-ago:])
+    jump = unit_change(values, np.arange(8_000), 600)
+    assert jump is not None and abs(jump.row - (8_000 - ago)) <= 5
+    assert jump.conversion.apply(np.array([20.0])) == pytest.approx(unit.apply(np.array([20.0])), rel=0.1, abs=0.5)
+
+
+@given(st.integers(0, 10_000), st.floats(-1.0, 1.0), st.floats(0.7, 1.4))
+def test_a_level_that_moved_and_a_walk_at_random_are_no_change_of_unit(seed: int, shift: float, scale: float):
     draw = np.random.default_rng(seed)
-    times, values = np.arange(1_200), draw.normal(size=1_200) + np.repeat(draw.normal(size=12), 100)
-    parts = time_parts(times, 100)
-    one, other = (latest_steps(given, times, parts) for given in (values, scale * values + offset))
-    assert [step.far for step in one] == pytest.approx([step.far for step in other], rel=1e-6)
-    assert [step.times for step in one] == pytest.approx([step.times for step in other], rel=1e-6)
+    level, walk = draw.normal(20.0, 2.0, 6_000), np.cumsum(draw.normal(size=6_000))
+    level[-700:] = scale * level[-700:] + shift
+    for values in (level, walk):
+        assert unit_change(values, np.arange(6_000), 600) is None
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=400), st.integers(1, 3_000), st.none() | st.integers(1, 20))
@@ -265,10 +315,10 @@ def test_allowing_a_feature_that_there_is_not_is_an_error():
 
 
 def test_the_page_says_what_failed_first_and_holds_no_markup_of_the_stream(rows: Rows, tmp_path):
-    rows.frame["distance"] = 500.0
+    rows.frame.loc[rows.holdout, "distance"] = 500.0
     made = rows.check()
     text = page(made, rows.settings, "drift-7/1")
-    assert text.index("stopped") < text.index("distance has one value") < text.index("No number jumped")
+    assert text.index("stopped") < text.index("distance has one value") < text.index("unit changed lately")
     assert "ROC AUC alone" in text
     hostile = DataReport([DataCheck("leak", "failed", 1.0, 0.99, "<script>alert(1)</script>", "x")])
     assert "<script>" not in page(hostile, rows.settings, "k")
