@@ -167,6 +167,34 @@ class RetrainSettings(Section):
     )
 
 
+DataCheckName = Literal["schema", "missing", "constant", "shift", "leak", "absence"]
+
+
+class ValidationSettings(Section):
+    """What the data of a retraining has to be like; whatever fails stops it before anything is fitted."""
+
+    max_missing: Share = Field(
+        0.95,
+        description="share of a feature's values that may be missing in all of the rows; in the hold-out too if it was "
+        "there before",
+    )
+    max_duplicates: Share = Field(0.05, description="share of the labelled rows that may have the id of another one")
+    min_class_rows: PositiveInt = Field(
+        10, description="training rows that both classes need; of three or more at least two, the others are told"
+    )
+    max_auc: Share = Field(0.99, description="binary: ROC AUC that a feature alone may reach on later rows")
+    max_gain: Share = Field(
+        0.99, description="multiclass: share of the most common class's mistakes that a feature alone may avoid"
+    )
+    max_r2: Share = Field(0.999, description="regression: share of the variance that a feature alone may explain")
+    max_absence: Share = Field(
+        0.95, description="share of one label among the rows in which a feature is missing, or is there"
+    )
+    allow: dict[Name, list[DataCheckName]] = Field(
+        {}, description="checks that a feature need not pass, such as `{sensor: [constant, shift]}`"
+    )
+
+
 class PromotionSettings(Section):
     """What happens to a version that passed its gates: in shadow it is judged by the blend with it on live labels."""
 

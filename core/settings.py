@@ -27,6 +27,7 @@ from core.loop_settings import (
     PromotionSettings,
     RetrainSettings,
     StateSettings,
+    ValidationSettings,
     WindowSettings,
 )
 from core.models import SHADOWS
@@ -74,6 +75,7 @@ class Settings(Section):
     windows: WindowSettings = WindowSettings()
     drift: DriftSettings = DriftSettings()
     retrain: RetrainSettings = RetrainSettings()
+    validation: ValidationSettings = ValidationSettings()
     gates: GateSettings = GateSettings()
     promotion: PromotionSettings = PromotionSettings()
     alerts: AlertSettings = AlertSettings()
@@ -140,6 +142,14 @@ class Settings(Section):
         if not self.batch_kinds:
             raise ValueError("no feature that a model can use; text must be turned into numbers or categories")
         check_slices(self.gates.slices, self.batch_kinds)
+        return self
+
+    @model_validator(mode="after")
+    def _allowed_features_known(self) -> Self:
+        if unknown := [name for name in self.validation.allow if name not in self.batch_kinds]:
+            raise ValueError(
+                f"validation.allow names {unknown[0]!r}, which is no feature of the batch model; correct it"
+            )
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""The steps of a retraining, in order: pin, validate, split, search, fit, evaluate, gate, refit, register, promote.
+"""The steps of a retraining: pin, validate, split, check, search, fit, evaluate, gate, refit, register, promote.
 
 A :class:`Retraining` holds what passes from step to step; each step does one thing and says in one
 line what it did. A step that ends the run early raises :class:`NotPromoted` with the reasons.
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from core.audit import CHALLENGER_BLEND, Ledger, Outcome
 from core.batch_model import FittedModel
@@ -18,16 +19,19 @@ from core.errors import CheckpointError, RegistryError, StoreError
 from core.model_versions import ModelVersion, Registration
 from core.models import CHAMPION
 from core.project import Project
-from core.quarantine import Span, quarantined
+from core.quarantine import Span, quarantined, released
 from core.registry import Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
 from flows.apart import predictions_apart
+from flows.checks import page
+from flows.checks.report import DataReport, refusal
+from flows.checks.run import check_data
 from flows.cost import FitCost
 from flows.digests import rows_digest
 from flows.energy import Meter
 from flows.evaluation import Evaluation, evaluate
-from flows.examples import DataVersion, Examples, missing_columns, read_examples
+from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted, unfit_columns
 from flows.gates import (
     GateResult,
     champion_gate,
@@ -47,7 +51,7 @@ from flows.recipe import Recipe, recipe_of, sampled_digest
 from flows.records import data_cut, records_of, registration
 from flows.references import Validation, volume_of, write_reference
 from flows.search import SearchResult, fit, rows_of, search
-from flows.splits import Split, mature, split_by_time
+from flows.splits import Split, split_by_time
 from flows.validation import column_problems, data_problems
 from monitoring.calibration import calibrations
 from monitoring.reference import load_reference
@@ -91,6 +95,10 @@ class Retraining:
         self._kept_out: list[Span] = []
         self._recipe: Recipe | None = None
         self._data: DataVersion | None = None
+        self.data: DataReport | None = None
+        self._page: Path | None = None
+        self._left_out: LeftOut
+        self._wait: int
         self._rows: Examples
         self._split: Split
         self._champion: FittedModel | None = None
@@ -131,6 +139,7 @@ class Retraining:
             self.pin,
             self.validate,
             self.split,
+            self.check,
             self.search,
             self.fit,
             self.evaluate,
@@ -158,23 +167,18 @@ class Retraining:
     def validate(self) -> str:
         """Read the examples and refuse data that nothing should be fitted on."""
         settings, data = self.project.settings, self._pinned
-        self._stop_for(column_problems(missing_columns(self.store, data, settings)))
+        self._refuse("schema", column_problems(*unfit_columns(self.store, data, settings)))
         self._kept_out = quarantined(self.ledger.history(), self.request.event_time)
-        self._rows = read_examples(self.store, data, settings, self.request.event_time, self._kept_out)
-        self._stop_for(data_problems(self._rows.outcomes, settings))
+        self._rows, self._left_out = read_counted(self.store, data, settings, self.request.event_time, self._kept_out)
+        self._refuse("labels", data_problems(self._rows.outcomes, settings))
         return f"{len(self._rows)} labelled examples"
 
     def split(self) -> str:
         """Drop what is not mature, hold out the latest span that the champion has not seen."""
         settings = self.project.settings
-        old_enough = mature(
-            self._rows.event_time,
-            self._rows.label_clock,
-            until=self.request.event_time,
-            horizon=settings.label.horizon,
-            implied=settings.label.missing is not None,
+        self._rows, self._left_out, self._wait = only_mature(
+            self._rows, self._left_out, settings, self.request.event_time
         )
-        self._rows = self._rows.take(old_enough)
         self._split = split_by_time(
             self._rows.event_time,
             self._rows.label_clock,
@@ -182,12 +186,23 @@ class Retraining:
             after=self._load_champion(),
         )
         train, held = int(self._split.train.sum()), int(self._split.holdout.sum())
-        self._stop_for(data_problems(self._train.outcomes, settings))
+        self._refuse("labels", data_problems(self._train.outcomes, settings))
         if not (enough := rows_gate(held, settings.gates)).passed:
             self._fail_gate(enough)
         self._pass_gate(self._new_labels())
         self._pass_gate(parity_gate(self.project, self.store, self._rows))
         return f"{train} rows to train, {held} held out from {self.project.settings.clock.moment(self._split.start)}"
+
+    def check(self) -> str:
+        """Check the data itself, write what was found, and stop for what nothing should be fitted on."""
+        project, now = self.project, self.request.event_time
+        accepted = released(self.ledger.history("release"), now)
+        report = check_data(
+            self._rows, self._split, self._left_out, project.settings, wait=self._wait, accepted=accepted
+        )
+        self._keep(report)
+        self._stop_for(report.problems)
+        return "; ".join([f"{len(report.checks)} checks passed", *report.warnings])
 
     def search(self) -> str:
         """Try the candidates."""
@@ -293,6 +308,7 @@ class Retraining:
         summary = {
             "table_version": None if self._data is None else self._data.examples,
             "rows": len(self._rows) if hasattr(self, "_rows") else 0,
+            "data": self._data_found(),
             "promoted": promoted,
             "shadowing": outcome == "shadowing",
             "waiting": outcome == "waiting",
@@ -312,6 +328,13 @@ class Retraining:
         for kind, body in self.records(promoted=promoted, reasons=reasons):
             self.ledger.record(kind, self.lease.key, event_time=self.request.event_time, body=body)
 
+    def _data_found(self) -> dict[str, Any] | None:
+        """Return what the ledger gets of the data's checks: all of them, and where the page is in the state folder."""
+        if self.data is None:
+            return None
+        where = None if self._page is None else self._page.relative_to(self.project.state).as_posix()
+        return {"page": where, **self.data.as_json()}
+
     @property
     def _pinned(self) -> DataVersion:
         assert self._data is not None
@@ -330,6 +353,17 @@ class Retraining:
                 self.seconds[name] = time.perf_counter() - begin
 
         return timed
+
+    def _keep(self, report: DataReport) -> None:
+        """Write what was found in the data, for the ledger and as a page."""
+        self.data = report
+        self._page = page.write(self.project.reports, report, self.project.settings, self.lease.key)
+
+    def _refuse(self, check: str, problems: list[str]) -> None:
+        """Stop for data that cannot even be checked, with a page as well."""
+        if problems:
+            self._keep(refusal(check, problems))
+            raise NotPromoted(problems)
 
     def _stop_for(self, reasons: list[str]) -> None:
         if reasons:
@@ -395,6 +429,7 @@ class Retraining:
             rows=self._rows,
             found=self._found,
             evaluation=self.evaluation,
+            checks=self.data,
             gates=self.gates,
             recipe=self._recipe,
         )
