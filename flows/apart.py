@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ from core.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+Answer = tuple[list[Prediction] | None, str]
+Ask = Callable[[Project, ModelVersion, "pd.DataFrame"], Answer]
+
 TIMEOUT_S = 180.0
 _END_S = 5.0
 _ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +39,7 @@ _FRAME, _REQUEST, _ANSWER, _LOG = "frame.parquet", "request.json", "answer.json"
 
 def predictions_apart(
     project: Project, version: ModelVersion, frame: pd.DataFrame, timeout_s: float = TIMEOUT_S
-) -> tuple[list[Prediction] | None, str]:
+) -> Answer:
     """Return what a registered version predicts in another process; None and why, if it does not.
 
     Parameters
@@ -58,7 +62,7 @@ def predictions_apart(
         return _answer(folder, timeout_s)
 
 
-def _answer(folder: Path, timeout_s: float) -> tuple[list[Prediction] | None, str]:
+def _answer(folder: Path, timeout_s: float) -> Answer:
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
     process = start_tied(
         [sys.executable, "-m", "flows.apart", str(folder)],

@@ -23,7 +23,7 @@ from core.quarantine import Span, quarantined, released
 from core.registry import Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
-from flows.apart import predictions_apart
+from flows.apart import Ask, predictions_apart
 from flows.checks import page
 from flows.checks.report import DataReport, refusal
 from flows.checks.run import check_data
@@ -78,11 +78,19 @@ class Retraining:
         What to retrain, and the right to do it.
     connect : callable
         Makes the registry; called in a thread, because MLflow takes its time.
+    ask : callable
+        Asks a registered version what it predicts; see :func:`flows.apart.predictions_apart`.
     """
 
     def __init__(
-        self, project: Project, lease: Lease, store: TableStore, connect: Callable[[Project], Registry] = Registry
+        self,
+        project: Project,
+        lease: Lease,
+        store: TableStore,
+        connect: Callable[[Project], Registry] = Registry,
+        ask: Ask = predictions_apart,
     ) -> None:
+        self._ask = ask
         self.project, self.lease, self.store = project, lease, store
         self.request = lease.request
         self.gates: list[GateResult] = []
@@ -270,7 +278,7 @@ class Retraining:
         assert self.version is not None
         frame = self._rows.frame.tail(self.project.settings.gates.min_holdout_rows)
         expected = self._final.predict_frame(frame)
-        loaded, problem = predictions_apart(self.project, self.version, frame)
+        loaded, problem = self._ask(self.project, self.version, frame)
         self.gates = [*self.gates, servable_gate(expected, loaded, problem)]
         self._stop_for(reasons(self.gates))
         for path in self._write_reference(self.version.version):

@@ -100,7 +100,7 @@ def test_a_model_that_is_too_large_is_not_promoted(tmp_path: Path):
 
 def test_a_model_that_ends_the_process_that_loads_it_is_not_promoted_and_ends_nothing_else(tmp_path: Path):
     toy = odd_toy(tmp_path / "ending", "ending")
-    assert toy.retrain()["outcome"] == "gated"
+    assert toy.retrain(ask=apart.predictions_apart)["outcome"] == "gated"
     assert "ended with exit code 3" in refused(toy, "servable")
 
 
@@ -156,7 +156,7 @@ def mark_of(state: Path) -> Path:
 
 @pytest.mark.parametrize("registry", [Changed, Hostile, Loader])
 def test_files_that_are_not_those_registered_are_not_promoted_and_never_run(toy: Toy, registry: type[Tampered]):
-    assert toy.retrain(connect=registry)["outcome"] == "gated"
+    assert toy.retrain(connect=registry, ask=apart.predictions_apart)["outcome"] == "gated"
     assert "the files changed after registration" in refused(toy, "servable")
     assert not mark_of(toy.project.state).exists()
 
@@ -245,7 +245,7 @@ def toy_with_features(folder: Path, keep: bool = True) -> Toy:
 
 def test_features_that_come_out_the_same_pass(tmp_path: Path):
     toy = toy_with_features(tmp_path / "same")
-    assert toy.retrain()["outcome"] == "promoted"
+    assert toy.retrain(ask=apart.predictions_apart)["outcome"] == "promoted"
     parity = next(entry for entry in toy.bodies("gate")[0]["results"] if entry["name"] == "parity")
     assert parity["reason"].startswith("0 of ")
     assert int(parity["reason"].split()[2]) > 30
