@@ -139,6 +139,7 @@ class _Ingestion:
         self._tally = Tally(**(self._spool.recall("tally") or {}))
         self._starts: list[int] = self._spool.recall("starts") or [0]
         self._written = Written()
+        self._knows_any = False
         self._first: int | None = None
         self._last: int | None = None
         self._erased: frozenset[str] = frozenset()
@@ -258,6 +259,7 @@ class _Ingestion:
         writer = TableWriter(self._store, self._settings, INGESTED, self._spool.recall("app"))
         self._widen()
         self._look_for_erasures()
+        self._knows_any = self._spool.knows_any()
         total, done = self._spool.count(), 0
         topics = {True: self._settings.events_topic, False: self._settings.labels_topic}
         for row, content in self._spool.records():
@@ -306,7 +308,7 @@ class _Ingestion:
             self._tally.refuse(output.record.offset, output.bad)
             return False
         event_id, table = _place_in_tables(output)
-        flags = self._spool.known(event_id)
+        flags = self._spool.known(event_id) if self._knows_any else 0
         if self._is_erased(event_id):
             written.erased += 1
         elif flags & WORKERS:

@@ -98,6 +98,11 @@ class Spool:
             )
 
     @_translated
+    def knows_any(self) -> bool:
+        """Tell whether anything is known of any id."""
+        return self._db.execute("SELECT 1 FROM known LIMIT 1").fetchone() is not None
+
+    @_translated
     def known(self, event_id: str) -> int:
         """Return the flags of an id, 0 without any."""
         found = self._db.execute("SELECT flags FROM known WHERE id = ?", (event_id,)).fetchone()
