@@ -23,7 +23,8 @@ from core.errors import UsageError
 from core.project import Project, load_project
 
 if TYPE_CHECKING:
-    from streaming.ingest import Ingested, Tell
+    from streaming.ingest import Tell
+    from streaming.ingest_tally import Ingested
 
 _SAY_EVERY_S = 5.0
 

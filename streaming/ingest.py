@@ -17,9 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.errors import AlreadyRunningError, BooksError, SourceError, StoreError
 from core.features import load_features
@@ -41,7 +39,7 @@ from streaming.erasure import Erasures, name_in
 from streaming.ingest_known import LABELLED, PREDICTED, WORKERS, known_ids
 from streaming.ingest_order import Spool
 from streaming.ingest_rows import Row, RowReader, wanted_columns
-from streaming.ingest_tally import Tally, Written
+from streaming.ingest_tally import Ingested, Tally, Written
 from streaming.join import LabelJoin, Predicted
 from streaming.machine import Correction, DeadLetter, Example, Machine, Output, State
 from streaming.privacy_guard import guard
@@ -51,53 +49,6 @@ from streaming.transport import RawRecord
 _BATCH = 10_000
 Tell = Callable[[str, int, int | None, int | None], None]
 """Gets what is done (``read`` or ``written``), how much of it, of how much if that is known, and up to when, ms."""
-
-
-@dataclass(frozen=True)
-class Ingested:
-    """What an ingestion did.
-
-    Attributes
-    ----------
-    source, place : str
-        The source's name in the project file, and where it is.
-    resumed : bool
-        Whether an earlier one that was stopped went on.
-    tally : Tally
-        What became of the rows.
-    books : Books
-        The books of events and labels, as a worker keeps them.
-    written : Written
-        What went into the tables.
-    first, last : int or None
-        Times of the first and the last record, ms.
-    report : Path
-        Where all this is written down.
-    """
-
-    source: str
-    place: str
-    resumed: bool
-    tally: Tally
-    books: Books
-    written: Written
-    first: int | None
-    last: int | None
-    report: Path
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return {
-            "source": self.source,
-            "place": self.place,
-            "resumed": self.resumed,
-            **self.tally.as_dict(),
-            "books": self.books.as_dict(),
-            "written": self.written.as_dict(),
-            "first": self.first,
-            "last": self.last,
-            "report": str(self.report),
-        }
 
 
 def ingest(project: Project, name: str, tell: Tell, stop: threading.Event) -> Ingested | None:

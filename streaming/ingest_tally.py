@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from core.records import BadRecord, Event, Label
+from streaming.books import Books
 from streaming.ingest_rows import Reading
 
 SAMPLES = 10
@@ -104,3 +106,50 @@ class Written:
     def as_dict(self) -> dict[str, int]:
         """Return it as JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What an ingestion did.
+
+    Attributes
+    ----------
+    source, place : str
+        The source's name in the project file, and where it is.
+    resumed : bool
+        Whether an earlier one that was stopped went on.
+    tally : Tally
+        What became of the rows.
+    books : Books
+        The books of events and labels, as a worker keeps them.
+    written : Written
+        What went into the tables.
+    first, last : int or None
+        Times of the first and the last record, ms.
+    report : Path
+        Where all this is written down.
+    """
+
+    source: str
+    place: str
+    resumed: bool
+    tally: Tally
+    books: Books
+    written: Written
+    first: int | None
+    last: int | None
+    report: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "source": self.source,
+            "place": self.place,
+            "resumed": self.resumed,
+            **self.tally.as_dict(),
+            "books": self.books.as_dict(),
+            "written": self.written.as_dict(),
+            "first": self.first,
+            "last": self.last,
+            "report": str(self.report),
+        }

@@ -19,7 +19,8 @@ from core.durations import format_time
 from core.project import Project
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
-from streaming.ingest import Ingested, ingest
+from streaming.ingest import ingest
+from streaming.ingest_tally import Ingested
 from streaming.table_writer import TableWriter
 from streaming.transport import OutRecord
 
