@@ -15,6 +15,7 @@ _COMMANDS = {
     "demo": "cli.demo:demo",
     "erase": "cli.erase:erase",
     "history": "cli.history:history",
+    "ingest": "cli.ingest:ingest",
     "monitor": "cli.services:monitor",
     "promote": "cli.aliases:promote",
     "rebuild-state": "cli.rebuild:rebuild_state",

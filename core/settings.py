@@ -18,6 +18,7 @@ from pydantic import (
 from core.clocks import Clock, clock_of
 from core.durations import WEEK
 from core.gate_settings import GateSettings, check_slices
+from core.history_settings import HistorySettings
 from core.loop_settings import (
     AlertSettings,
     BatchSettings,
@@ -82,6 +83,7 @@ class Settings(Section):
     state: StateSettings = StateSettings()
     privacy: PrivacySettings = PrivacySettings()
     replay: ReplaySettings | None = None
+    history: dict[Name, HistorySettings] = Field({}, description="what `headrace ingest` can read, by name")
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +107,14 @@ class Settings(Section):
     def _short_experts(cls, value: object) -> object:
         if isinstance(value, list):
             return [{"name": entry, "factory": entry} if isinstance(entry, str) else entry for entry in value]
+        return value
+
+    @field_validator("history", mode="before")
+    @classmethod
+    def _one_history(cls, value: object) -> object:
+        """Take a single source without a name."""
+        if isinstance(value, dict) and any(isinstance(value.get(key), str) for key in ("file", "url", "url_from")):
+            return {"history": value}
         return value
 
     @model_validator(mode="after")
@@ -182,6 +192,12 @@ class Settings(Section):
             raise ValueError("privacy.retention needs a time; events that are counted as rows have no age")
         if kept is not None and kept < 2 * self.label.horizon:
             raise ValueError("privacy.retention is less than twice label.horizon: so long an id is remembered")
+        return self
+
+    @model_validator(mode="after")
+    def _history_has_times(self) -> Self:
+        if self.history and self.time == ROW_TIME:
+            raise ValueError("history needs a time: ingested events come before those of the stream; name its column")
         return self
 
     @property

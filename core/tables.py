@@ -15,6 +15,7 @@
     One row a window and stage, written by monitoring.
 
 ``step`` and ``label_step`` number what a partition did: they give the order in which it predicted and learned.
+Rows that ``headrace ingest`` wrote have partition -1, steps of their own, and nobody's predictions.
 Times are UTC. A prediction column is a double for binary (probability of positive) and regression,
 and a map of class to probability for multiclass.
 """
@@ -75,6 +76,9 @@ EXAMPLES = "examples"
 CORRECTIONS = "corrections"
 EVENTS = "events"
 WINDOWS = "windows"
+
+INGESTED = -1
+"""The partition of rows that no worker wrote."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _FEATURE_TYPES = {"number": pa.float64(), "category": pa.string(), "text": pa.string(), "bool": pa.bool_()}

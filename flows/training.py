@@ -451,7 +451,7 @@ class Retraining:
             self.project.state / "references",
             version,
             self._rows,
-            validation=Validation(loss, served),
+            validation=Validation(loss, served if self.evaluation.experts else None),
             data_cut=data_cut(self._rows),
             table_version=self._pinned.examples,
             calibrations=calibrations(self._rows.table, self.project.settings),

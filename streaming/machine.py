@@ -320,7 +320,10 @@ class Machine:
         self.state.books.labels.waiting = self.state.join.waiting
 
     def _prepare(self, record: RawRecord) -> Prepared:
-        content = self._decoder.read(record.topic, record.value, record.timestamp, record.headers)
+        return self.enrich(record, self._decoder.read(record.topic, record.value, record.timestamp, record.headers))
+
+    def enrich(self, record: RawRecord, content: Event | Label | BadRecord) -> Prepared:
+        """Compute the features of a decoded record; one that has none, or a class too many, becomes bad."""
         vocabulary = self.state.vocabulary
         if isinstance(content, Label) and not vocabulary.admits(content.outcome):
             content = BadRecord(

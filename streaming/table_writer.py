@@ -52,12 +52,14 @@ class TableWriter:
         Decides the columns.
     partition : int
         Whose rows these are.
+    app : str, optional
+        The name under which they are written, if it is not the partition's.
     """
 
-    def __init__(self, store: WritesTables, settings: Settings, partition: int) -> None:
+    def __init__(self, store: WritesTables, settings: Settings, partition: int, app: str | None = None) -> None:
         self._store = store
         self._settings = settings
-        self._app = table_app(partition)
+        self._app = app or table_app(partition)
         self._predictions: list[Predicted] = []
         self._examples: list[Example] = []
         self._corrections: list[Correction] = []
