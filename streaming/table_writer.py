@@ -21,6 +21,7 @@ from core.tables import (
     corrections_schema,
     examples_schema,
     feature_column,
+    key_column,
     prediction_cell,
     prediction_column,
     predictions_schema,
@@ -123,6 +124,8 @@ def _prediction_rows(rows: Sequence[Predicted], settings: Settings) -> dict[str,
     }
     for name in settings.feature_kinds:
         columns[feature_column(name)] = [row.features[name] for row in rows]
+    for name in settings.key_fields:
+        columns[key_column(name)] = [row.keys.get(name) if row.keys else None for row in rows]
     columns[prediction_column("served")] = [prediction_cell(row.served) for row in rows]
     for name in settings.expert_names:
         columns[prediction_column(name)] = [prediction_cell(row.predictions.get(name)) for row in rows]
