@@ -41,7 +41,7 @@ from streaming.ingest_order import Spool
 from streaming.ingest_rows import Row, RowReader, wanted_columns
 from streaming.ingest_tally import Ingested, Tally, Written
 from streaming.join import LabelJoin, Predicted
-from streaming.machine import Correction, DeadLetter, Example, Machine, Output, State
+from streaming.machine import Correction, DeadLetter, Example, Kept, Machine, Output, State
 from streaming.privacy_guard import guard
 from streaming.table_writer import TableWriter
 from streaming.transport import RawRecord
@@ -141,7 +141,8 @@ class _Ingestion:
         """Return what has to be the same: settings, feature code, key and, of files, when they were changed."""
         files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
         key = self._pseudonyms.fingerprint if self._pseudonyms else None
-        function = self._settings.features and self._settings.features.function.partition(":")[0]
+        made = self._settings.features
+        function = made.function.partition(":")[0] if made and made.function else None
         code = (self._project.folder / function).read_text(encoding="utf-8") if function else None
         content = json.dumps([self._settings.model_dump(mode="json"), self._name, key, files, code])
         return hashlib.sha256(content.encode()).hexdigest()
@@ -258,6 +259,9 @@ class _Ingestion:
         if isinstance(output, DeadLetter):
             self._tally.refuse(output.record.offset, output.bad)
             return False
+        if isinstance(output, Kept):
+            flags = self._spool.known(output.id) if self._knows_any else 0
+            return not (self._is_erased(output.id) or flags & (WORKERS | PREDICTED))
         event_id, table = _place_in_tables(output)
         flags = self._spool.known(event_id) if self._knows_any else 0
         if self._is_erased(event_id):
