@@ -19,7 +19,7 @@ from flows.checks.report import DataReport
 from flows.checks.run import check_data
 from flows.evaluation import evaluate
 from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted
-from flows.gates import check_gates, passed, reasons, rows_gate
+from flows.gates import GateResult, check_gates, labels_gate, passed, reasons, rows_gate
 from flows.records import data_cut
 from flows.references import reference_rows, volume_of
 from flows.search import fit, search
@@ -28,6 +28,9 @@ from flows.validation import data_problems
 from monitoring.calibration import Calibrations, calibrations
 from monitoring.gain import measured_gain
 from monitoring.reference import Reference
+
+_ANY_LATENCY = {"max_latency_ms": math.inf, "max_call_ms": math.inf}
+"""Two runs give the same result, on whatever machine."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,7 @@ class Trainer:
         rows, split = data.rows, data.split
         train = rows.take(split.train)
         _stop_for(data_problems(train.outcomes, settings), len(rows))
-        enough = rows_gate(int(split.holdout.sum()), settings.gates)
-        _stop_for(reasons([enough]), len(rows))
+        _stop_for(reasons(_enough(rows, split, champion, settings)), len(rows))
         key = (
             until,
             champion.data_cut if champion else None,
@@ -147,7 +149,7 @@ class Trainer:
         old = None if champion is None else champion.model
         evaluation = evaluate(settings, rows.take(split.holdout), train.outcomes, fitted.challenger, old)
         gain = measured_gain(evaluation.metrics, settings.task)
-        gates = check_gates(evaluation, settings.gates.model_copy(update={"max_latency_ms": math.inf}))
+        gates = check_gates(evaluation, settings.gates.model_copy(update=_ANY_LATENCY))
         if not passed(gates):
             return Attempt(None, reasons(gates), len(rows), fitted.seconds, gain)
         sample = reference_rows(rows, settings.batch.seed)
@@ -199,6 +201,13 @@ def _data(
     after = None if champion is None else champion.data_cut
     split = split_by_time(rows.event_time, rows.label_clock, span=settings.batch.holdout, after=after)
     return _Data(rows, split, left_out, wait)
+
+
+def _enough(rows: Examples, split: Split, champion: Champion | None, settings: Settings) -> list[GateResult]:
+    since = None if champion is None else champion.data_cut
+    fresh = len(rows) if since is None else int((rows.event_time >= since).sum())
+    version = None if champion is None else champion.model.version
+    return [labels_gate(fresh, version, settings.gates), rows_gate(int(split.holdout.sum()), settings.gates)]
 
 
 def _fit(project: Project, rows: Examples, train: Examples) -> _Fitted:

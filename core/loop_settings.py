@@ -195,27 +195,32 @@ class ValidationSettings(Section):
     )
 
 
-class GateSettings(Section):
-    """What a challenger has to show; every gate fails closed."""
-
-    max_relative_loss: float = Field(
-        1.01, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
-    )
-    min_holdout_rows: PositiveInt = Field(200, description="common untouched rows below which nothing is promoted")
-    max_latency_ms: float = Field(5.0, gt=0, description="milliseconds a prediction may take, in batches of 256")
-    baseline_margin: float = Field(
-        0.0, ge=0, description="bootstrap: relative gain over the trivial baseline, at least"
-    )
-
-
 class PromotionSettings(Section):
-    """How a challenger in shadow is judged, by the blend with it on live labels; nothing is promoted by it yet."""
+    """What happens to a version that passed its gates: in shadow it is judged by the blend with it on live labels."""
 
+    shadow: bool = Field(
+        False,
+        description="whether it predicts in shadow first, until that judgement promotes or drops it; false: it serves "
+        "at once",
+    )
+    watch: bool = Field(
+        True,
+        description="whether a former champion goes on in shadow, and comes back by itself if what is served with it "
+        "is better",
+    )
+    approval: bool = Field(
+        False,
+        description="whether a person must approve a version that gates and shadow let pass: in Prefect or by "
+        "`headrace approve`",
+    )
     alpha: float = Field(
         0.05, gt=0, lt=0.5, description="chance that a challenger that gains nothing is ever promoted, at most"
     )
     block: Duration = Field(
-        DAY, ge=SECOND, description="span of event time within which losses may depend on each other: one unit each"
+        DAY,
+        ge=SECOND,
+        description="span of event time within which losses may depend on each other: one unit each; as each ends, "
+        "shadows are judged",
     )
     worth: float = Field(
         0.002,
@@ -224,7 +229,9 @@ class PromotionSettings(Section):
         description="relative fall of the served loss; a challenger that surely gains less is dropped",
     )
     max_labels: PositiveInt = Field(
-        50_000, description="labels after which a challenger that was not superior by then is dropped"
+        50_000,
+        description="labels after which a challenger that was not superior by then is dropped; at least 14 blocks are "
+        "seen",
     )
 
 
@@ -267,6 +274,11 @@ class StateSettings(Section):
     )
     max_in_memory: PositiveInt = Field(
         50_000, description="ids that a partition keeps in memory; older ones wait on disk, in the state folder"
+    )
+    kept_events: PositiveInt = Field(
+        50,
+        description="of how many events one is kept with its fields, as the project's feature function got it: a "
+        "retraining makes the features of these again and compares",
     )
     deadline: Duration = Field(
         MINUTE,

@@ -17,13 +17,13 @@ from pydantic import (
 
 from core.clocks import Clock, clock_of
 from core.durations import WEEK
+from core.gate_settings import GateSettings, check_slices
 from core.loop_settings import (
     AlertSettings,
     BatchSettings,
     BlendSettings,
     DriftSettings,
     ExpertSettings,
-    GateSettings,
     PromotionSettings,
     RetrainSettings,
     StateSettings,
@@ -31,6 +31,7 @@ from core.loop_settings import (
     WindowSettings,
 )
 from core.models import SHADOWS
+from core.privacy_settings import PrivacySettings
 from core.recorded import ROW_TIME, filled_in
 from core.setting_types import Kind, Name, Section, Task
 from core.stream_settings import (
@@ -79,6 +80,7 @@ class Settings(Section):
     promotion: PromotionSettings = PromotionSettings()
     alerts: AlertSettings = AlertSettings()
     state: StateSettings = StateSettings()
+    privacy: PrivacySettings = PrivacySettings()
     replay: ReplaySettings | None = None
 
     @model_validator(mode="before")
@@ -139,6 +141,7 @@ class Settings(Section):
             raise ValueError("drift.reference is season: that takes a time, and windows.span of at most 26 weeks")
         if not self.batch_kinds:
             raise ValueError("no feature that a model can use; text must be turned into numbers or categories")
+        check_slices(self.gates.slices, self.batch_kinds)
         return self
 
     @model_validator(mode="after")
@@ -157,6 +160,39 @@ class Settings(Section):
     @property
     def _label_paths(self) -> list[str]:
         return [self.label.id or self.id, self.label.path, *([self.label.time] if self.label.time else [])]
+
+    @model_validator(mode="after")
+    def _personal_everywhere(self) -> Self:
+        """Refuse a path that is marked as personal and read in clear from the same JSON besides."""
+        kind = {self.topics.kind.path} if self.topics.kind else set()
+        marked = {field.path or name for name, field in self.fields.items() if field.pii}
+        clear = {self.time, *kind, *(field.path or name for name, field in self.fields.items() if not field.pii)}
+        of_label = {self.label.path, *([self.label.time] if self.label.time else []), *kind}
+        label_id = self.label.id or self.id
+        (marked if self.privacy.id else clear).add(self.id)
+        twice = (marked & clear) | ({label_id} & of_label if self.privacy.id else set())
+        if twice:
+            raise ValueError(f"path {min(twice)!r} is personal in one place and not in another; mark both, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _retention_can_be_kept(self) -> Self:
+        kept = self.privacy.retention
+        if kept is not None and self.time == ROW_TIME:
+            raise ValueError("privacy.retention needs a time; events that are counted as rows have no age")
+        if kept is not None and kept < 2 * self.label.horizon:
+            raise ValueError("privacy.retention is less than twice label.horizon: so long an id is remembered")
+        return self
+
+    @property
+    def kept_fields(self) -> dict[str, FieldSettings]:
+        """The fields that are read: all but those of which nothing is kept."""
+        return {name: field for name, field in self.fields.items() if field.pii != "drop"}
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether a field or the id is marked as personal."""
+        return self.privacy.id is not None or any(field.pii for field in self.fields.values())
 
     @property
     def clock(self) -> Clock:
@@ -193,7 +229,7 @@ class Settings(Section):
         """Each feature's type, in the order of the project file."""
         if self.features is not None:
             return dict(self.features.outputs)
-        return {name: field.type for name, field in self.fields.items()}
+        return {name: field.type for name, field in self.kept_fields.items()}
 
     @property
     def batch_kinds(self) -> dict[str, Kind]:

@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from core.audit import CHALLENGER_BLEND, Ledger
+from core.audit import CHALLENGER_BLEND, Ledger, Outcome
 from core.batch_model import FittedModel
-from core.errors import RegistryError, StoreError
+from core.errors import CheckpointError, RegistryError, StoreError
 from core.model_versions import ModelVersion, Registration
 from core.models import CHAMPION
 from core.project import Project
@@ -23,22 +23,38 @@ from core.quarantine import Span, quarantined, released
 from core.registry import Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
+from flows.apart import Ask, predictions_apart
 from flows.checks import page
 from flows.checks.report import DataReport, refusal
 from flows.checks.run import check_data
+from flows.cost import FitCost
+from flows.digests import rows_digest
+from flows.energy import Meter
 from flows.evaluation import Evaluation, evaluate
 from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted, unfit_columns
-from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
+from flows.gates import (
+    GateResult,
+    champion_gate,
+    check_gates,
+    labels_gate,
+    passed,
+    reasons,
+    reference_gate,
+    rows_gate,
+    servable_gate,
+)
 from flows.lease import Lease
-from flows.promotion import Bodies, carry_out, decide, pin_owner
+from flows.parity import parity_gate
+from flows.promotion import ENDS, Becomes, Bodies, carry_out, decide, pin_owner
 from flows.provenance import code_version
-from flows.recipe import Recipe, recipe_of
+from flows.recipe import Recipe, recipe_of, sampled_digest
 from flows.records import data_cut, records_of, registration
 from flows.references import Validation, volume_of, write_reference
-from flows.search import SearchResult, fit, search
+from flows.search import SearchResult, fit, rows_of, search
 from flows.splits import Split, split_by_time
 from flows.validation import column_problems, data_problems
 from monitoring.calibration import calibrations
+from monitoring.reference import load_reference
 
 _log = logging.getLogger("headrace.retrain")
 
@@ -62,11 +78,19 @@ class Retraining:
         What to retrain, and the right to do it.
     connect : callable
         Makes the registry; called in a thread, because MLflow takes its time.
+    ask : callable
+        Asks a registered version what it predicts; see :func:`flows.apart.predictions_apart`.
     """
 
     def __init__(
-        self, project: Project, lease: Lease, store: TableStore, connect: Callable[[Project], Registry] = Registry
+        self,
+        project: Project,
+        lease: Lease,
+        store: TableStore,
+        connect: Callable[[Project], Registry] = Registry,
+        ask: Ask = predictions_apart,
     ) -> None:
+        self._ask = ask
         self.project, self.lease, self.store = project, lease, store
         self.request = lease.request
         self.gates: list[GateResult] = []
@@ -74,6 +98,8 @@ class Retraining:
         self.version: ModelVersion | None = None
         self.run_id: str | None = None
         self.seconds: dict[str, float] = {}
+        self.outcome: Outcome = "promoted"
+        self._judged: dict[str, str] | None = None
         self._kept_out: list[Span] = []
         self._recipe: Recipe | None = None
         self._data: DataVersion | None = None
@@ -84,6 +110,8 @@ class Retraining:
         self._rows: Examples
         self._split: Split
         self._champion: FittedModel | None = None
+        self._champion_cut: int | None = None
+        self._meter = Meter()
         self._found: SearchResult
         self._challenger: FittedModel
         self._final: FittedModel
@@ -169,6 +197,8 @@ class Retraining:
         self._refuse("labels", data_problems(self._train.outcomes, settings))
         if not (enough := rows_gate(held, settings.gates)).passed:
             self._fail_gate(enough)
+        self._pass_gate(self._new_labels())
+        self._pass_gate(parity_gate(self.project, self.store, self._rows))
         return f"{train} rows to train, {held} held out from {self.project.settings.clock.moment(self._split.start)}"
 
     def check(self) -> str:
@@ -195,7 +225,8 @@ class Retraining:
 
     def fit(self) -> str:
         """Fit the best candidate on all training rows: the challenger."""
-        self._challenger = fit(self.project, self._found.best.candidate, self._train)
+        with self._meter:
+            self._challenger = fit(self.project, self._found.best.candidate, self._train)
         return f"challenger fitted on {int(self._split.train.sum())} rows"
 
     def evaluate(self) -> str:
@@ -207,6 +238,7 @@ class Retraining:
                 self._train.outcomes,
                 self._challenger,
                 self._champion,
+                FitCost(self._meter.seconds, self._meter.energy_kwh),
             )
         except RegistryError as error:
             self._fail_gate(champion_gate(str(error)))
@@ -216,7 +248,7 @@ class Retraining:
     def gate(self) -> str:
         """Judge the challenger."""
         assert self.evaluation is not None
-        self.gates = check_gates(self.evaluation, self.project.settings.gates)
+        self.gates = [*self.gates, *check_gates(self.evaluation, self.project.settings.gates)]
         if not passed(self.gates):
             self._write_recipe(self._challenger, self._train, held_out_from=self._split.start)
             self.run_id = self.registry.record_run(self._registration())
@@ -225,6 +257,11 @@ class Retraining:
 
     def refit(self) -> str:
         """Fit the challenger's candidate again, on all mature rows."""
+        used = rows_of(self._found.best.candidate, self._train)
+        self._judged = {
+            "rows_digest": rows_digest(used),
+            "predictions_digest": sampled_digest(self._challenger, used),
+        }
         self._final = fit(self.project, self._found.best.candidate, self._rows)
         return f"fitted on {len(self._rows)} rows up to {self.project.settings.clock.moment(data_cut(self._rows))}"
 
@@ -237,14 +274,11 @@ class Retraining:
         return f"version {self.version.version}"
 
     def verify(self) -> str:
-        """Load the version as a worker would, and write its reference."""
+        """Have another process load the version as a worker would, and write its reference."""
         assert self.version is not None
         frame = self._rows.frame.tail(self.project.settings.gates.min_holdout_rows)
         expected = self._final.predict_frame(frame)
-        try:
-            loaded, problem = self.registry.load(self.version.version).predict_frame(frame), ""
-        except RegistryError as error:
-            loaded, problem = None, str(error)
+        loaded, problem = self._ask(self.project, self.version, frame)
         self.gates = [*self.gates, servable_gate(expected, loaded, problem)]
         self._stop_for(reasons(self.gates))
         for path in self._write_reference(self.version.version):
@@ -252,26 +286,46 @@ class Retraining:
         return "loads from the registry and answers the same"
 
     def promote(self) -> str:
-        """Decide in the ledger, then move the alias and close the request."""
+        """Decide in the ledger what it becomes, then move the alias and close the request."""
         assert self.version is not None
+        rules, previous = self.project.settings.promotion, None if self._champion is None else self._champion.version
+        becomes: Becomes = "promotion"
+        if not self.bootstrap and (rules.shadow or rules.approval):
+            becomes = "challenge" if rules.shadow else "approval"
+        outcome = ENDS[becomes]
         note = ["bootstrap: no champion yet, compared with the trivial baseline"] if self.bootstrap else []
-        previous = None if self._champion is None else self._champion.version
-        records = self.records(promoted=True, reasons=note)
-        decide(self.lease, self.version, previous, records, note, aliases=self.registry.aliases())
-        return carry_out(self.ledger, self.registry, self.request.id) or "the promotion was carried out already"
+        if becomes == "approval":
+            note = [f"version {self.version.version} waits for approval: headrace approve"]
+        if becomes == "challenge":
+            note = [f"version {self.version.version} predicts in shadow beside champion {previous} until it is decided"]
+        decide(
+            self.lease,
+            self.version,
+            previous,
+            self.records(promoted=becomes == "promotion", reasons=note, outcome=outcome),
+            note,
+            aliases=self.registry.aliases(),
+            becomes=becomes,
+            watched=rules.watch and previous is not None,
+        )
+        self.outcome = outcome
+        return carry_out(self.ledger, self.registry, self.request.id) or "it was carried out already"
 
-    def records(self, *, promoted: bool, reasons: list[str]) -> Bodies:
+    def records(self, *, promoted: bool, reasons: list[str], outcome: Outcome = "gated") -> Bodies:
         """Return the gate and the retraining of this attempt for the ledger."""
         summary = {
             "table_version": None if self._data is None else self._data.examples,
             "rows": len(self._rows) if hasattr(self, "_rows") else 0,
             "data": self._data_found(),
             "promoted": promoted,
+            "shadowing": outcome == "shadowing",
+            "waiting": outcome == "waiting",
             "reasons": reasons,
             "mlflow_run": self.run_id,
             "version": self.version.version if self.version else None,
             "code": code_version(),
             "recipe": self._recipe.as_json() if self._recipe else None,
+            "judged": self._judged,
             "seconds": round(sum(self.seconds.values()), 2),
             "steps": {name: round(value, 2) for name, value in self.seconds.items()},
         }
@@ -327,6 +381,17 @@ class Retraining:
         self.gates = [*self.gates, result]
         raise NotPromoted(reasons([result]))
 
+    def _pass_gate(self, result: GateResult) -> None:
+        self.gates = [*self.gates, result]
+        self._stop_for(reasons([result]))
+
+    def _new_labels(self) -> GateResult:
+        """Judge how many examples the champion was not trained on; all count at the bootstrap."""
+        limits, since = self.project.settings.gates, self._champion_cut
+        if self._champion is None or since is None:
+            return labels_gate(len(self._rows), None, limits)
+        return labels_gate(int((self._rows.event_time >= since).sum()), self._champion.version, limits)
+
     def _pin(self, owner: str) -> None:
         self.ledger.pin(EXAMPLES, self._pinned.examples, owner)
         if self._pinned.corrections is not None:
@@ -337,10 +402,15 @@ class Retraining:
         alias = self.registry.alias(CHAMPION)  # an MLflow that is down is no verdict on the champion: tried again
         if alias is not None:
             try:
+                load_reference(self.project.state / "references", alias.version)
+            except CheckpointError as error:
+                self._fail_gate(reference_gate(str(error)))
+            try:
                 self._champion = self.registry.load(alias.version)
             except RegistryError as error:
                 self._fail_gate(champion_gate(str(error)))
-            return alias.number("data_cut")
+            self._champion_cut = alias.number("data_cut")
+            return self._champion_cut
         if self.ledger.history("promotion"):
             self._fail_gate(champion_gate("the alias 'champion' is gone; set it again in MLflow"))
         return None

@@ -47,10 +47,16 @@ def test_bootstrap_then_a_second_retraining_against_the_champion(tmp_path: Path,
     assert {"champion", "challenger", "baseline", "blend_with_champion"} <= set(then["metrics"])
     assert [body["previous"] for body in toy.bodies("promotion")] == [None, 1]
     assert [entry["name"] for entry in toy.bodies("gate")[1]["results"]] == [
+        "labels",
+        "parity",
         "rows",
         "finite",
         "blend",
+        "alone",
+        "slices",
+        "calibration",
         "latency",
+        "size",
         "servable",
     ]
     assert [request.status for request in toy.ledger.requests()] == ["promoted", "promoted"]
@@ -163,17 +169,6 @@ def test_a_step_that_raises_closes_the_request_as_failed(toy: Toy, monkeypatch: 
     assert toy.bodies("retraining")[0]["reasons"] == ["RuntimeError: out of memory"]
 
 
-def test_a_version_that_does_not_load_again_is_not_promoted(toy: Toy):
-    class Unloadable(Registry):
-        def load(self, version: int):
-            raise RegistryError("gone")
-
-    result = toy.retrain(connect=Unloadable)
-    assert result["outcome"] == "gated"
-    assert result["reasons"][0].startswith("servable:")
-    assert Registry(toy.project).alias(CHAMPION) is None
-
-
 def test_only_one_run_gets_the_request(toy: Toy):
     toy.request()
     one = take(toy.ledger, "r1", "run-1")
@@ -247,13 +242,13 @@ def test_a_decided_promotion_of_a_version_that_was_deleted_ends(toy: Toy):
 
 def test_a_promotion_releases_the_data_of_its_request_but_not_of_its_version(toy: Toy):
     class Models:
-        def alias(self, _name: str) -> ModelVersion:
-            return ModelVersion(2, "run", {})
+        def aliases(self) -> dict[str, int]:
+            return {"champion": 2}
 
         def versions(self) -> list[ModelVersion]:
             return [ModelVersion(number, "run", {}) for number in (1, 2, 3)]
 
-        def promote(self, version: int, *, expected: int | None) -> None:
+        def promote(self, version: int, *, expected: int | None, watched: bool) -> None:
             assert (version, expected) == (3, 2)
 
     for number, owner in enumerate(["model-1", "gated-7", "model-2", "r1", "model-3"]):
