@@ -9,9 +9,11 @@ import click
 from core.errors import HeadraceError
 
 _COMMANDS = {
+    "approve": "cli.approve:approve",
     "backtest": "cli.backtest:backtest",
     "dead-letters": "cli.dead_letters:dead_letters",
     "demo": "cli.demo:demo",
+    "erase": "cli.erase:erase",
     "history": "cli.history:history",
     "monitor": "cli.services:monitor",
     "promote": "cli.aliases:promote",

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from backtest.simulation import Outcome
+from backtest.shadowing import Ended, Shadowing
+from backtest.simulation import Outcome, Retraining
 from backtest.tape import Tape
 from core.clocks import Clock
 from core.durations import ROW
 from core.metrics import METRICS, SMALLER_IS_BETTER, loss, score
+from core.models import CHALLENGER, PREVIOUS
 from core.predictions import Prediction, is_sane
 from core.recorded import FIRST_ROW, ROW_TIME
 from core.settings import Settings
@@ -105,23 +107,11 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
         "monthly": monthly,
         "over_time": _over_time(columns, common, settings.clock),
         "retrains": len(done),
-        "promoted": sum(one.attempt.champion is not None for one in done),
+        "promoted": len(outcome.shadowing.entered),
         "train_seconds": round(sum(one.attempt.seconds for one in done), 2),
         "rows_trained": sum(one.attempt.rows for one in done),
         "alerts": len(outcome.alerts),
-        "retrainings": [
-            {
-                "trigger": one.trigger,
-                "decided_at": write(one.decided_at),
-                "effective_at": write(one.effective_at),
-                "promoted": one.attempt.champion is not None,
-                "rows": one.attempt.rows,
-                "why": list(one.why),
-                "gain": one.attempt.gain,
-                "not_promoted_because": one.attempt.reasons,
-            }
-            for one in done
-        ],
+        "retrainings": [_of_retraining(one, outcome.shadowing, settings.clock) for one in done],
         "alerted": [
             {
                 "window": alert.stage.name,
@@ -136,6 +126,41 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
             {"from": write(start), "to": write(end), "reasons": list(reasons)}
             for (start, end), reasons in outcome.quarantined.items()
         ],
+        "rolled_back": [
+            {"at": write(end.at), "reasons": [end.why]}
+            for end in outcome.shadowing.ended
+            if (end.shadow.role, end.conclusion) == (PREVIOUS, "superior")
+        ],
+    }
+
+
+def _of_retraining(one: Retraining, shadowing: Shadowing, clock: Clock) -> dict[str, Any]:
+    champion, write = one.attempt.champion, clock.to_json
+    version = None if champion is None else champion.model.version
+    ends = [end for end in shadowing.ended if (end.shadow.role, end.shadow.version) == (CHALLENGER, version)]
+    promoted = version in shadowing.entered
+    undecided = [] if version is None or promoted or ends else ["The stream ended before it was decided."]
+    return {
+        "trigger": one.trigger,
+        "decided_at": write(one.decided_at),
+        "effective_at": write(shadowing.entered.get(version or 0, one.effective_at)),
+        "promoted": promoted,
+        "rows": one.attempt.rows,
+        "why": list(one.why),
+        "gain": one.attempt.gain,
+        "shadow": None if not ends else _of_shadow(ends[0], clock),
+        "not_promoted_because": [*one.attempt.reasons, *([] if promoted else [end.why for end in ends]), *undecided],
+    }
+
+
+def _of_shadow(end: Ended, clock: Clock) -> dict[str, Any]:
+    verdict = end.verdict.as_json()
+    return {
+        "from": clock.to_json(end.shadow.since),
+        "to": clock.to_json(end.at),
+        "conclusion": end.conclusion,
+        "labels": verdict["rows"],
+        "saved": verdict["gain"],
     }
 
 

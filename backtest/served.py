@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +16,15 @@ from backtest.tape import Ints, Tape
 from backtest.unlearning import learned_rows
 from core.batch_model import FittedModel
 from core.blend import Blend
-from core.models import CHAMPION
+from core.models import CHAMPION, SHADOWS
 from core.predictions import Prediction
 from core.quarantine import Span
 from core.settings import Settings
-from core.tables import EXAMPLES, PREDICTIONS, Filter, prediction_cell, prediction_column
+from core.tables import EXAMPLES, PREDICTIONS, Filter, prediction_cell, prediction_column, shadow_columns
 from flows.examples import as_frame
 from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
 from streaming.serving import Scores, learn, usable
+from streaming.shadow import Shadowed, Shadows, members_of
 
 _CHUNK = 20_000
 _ANCHORS = 16
@@ -36,6 +37,16 @@ class _Anchor:
     at: int
     blend: Blend
     plausible: Plausible
+    shadows: Shadows
+
+
+class _Event(NamedTuple):
+    """A row as it was predicted; see :class:`streaming.shadow.Event`."""
+
+    step: int
+    predictions: Mapping[str, Prediction]
+    served: Prediction | None
+    shadows: Mapping[str, Shadowed] | None
 
 
 class Served:
@@ -58,7 +69,9 @@ class Served:
         self._blend = Blend(settings.task, settings.blend)
         self._scores = Scores()
         self._plausible = Plausible(settings.task, LABELS_TO_JUDGE_A_CHAMPION)
+        self._shadows = Shadows()
         self._model: FittedModel | None = None
+        self._followed: dict[str, FittedModel] = {}
         self._entries, self._steps = tape.order
         self._implied = tape.tables.whole(EXAMPLES)["implied"].to_numpy()
         self._at = 0
@@ -71,21 +84,29 @@ class Served:
         self._since = 0
         self._successors: dict[int, Prediction | None] = {}
         self.served: list[Prediction | None] = [None] * rows
+        self.shadowed: list[Mapping[str, Shadowed] | None] = [None] * rows
 
     def swap(self, model: FittedModel) -> None:
-        """Let a champion predict from the next row on."""
+        """Let a champion predict from the next row on; one that was in shadow brings its blend with it."""
+        was_shadow = any(shadow.version == model.version for shadow in self._shadows.by_role.values())
         self._model = model
-        self._since = self._rows_served
+        self._since = 0 if was_shadow else self._rows_served
+
+    def follow(self, role: str, model: FittedModel | None) -> None:
+        """Let a model predict in shadow from the next row on; None ends it."""
+        followed = {name: kept for name, kept in self._followed.items() if name != role}
+        self._followed = followed if model is None else {**followed, role: model}
 
     def advance(self, step: int) -> None:
         """Serve and learn everything up to and with `step`."""
         end = int(np.searchsorted(self._steps, step, side="right"))
         entries = self._entries[self._at : end]
         rows = entries[entries >= 0]
-        champion, successors = self._predict(rows), self._predict(self._late_rows(entries))
+        champion, successors = self._predict(self._model, rows), self._predict(self._model, self._late_rows(entries))
+        own = {role: self._predict(model, rows) for role, model in self._followed.items()}
         for entry in entries.tolist():
             if entry >= 0:
-                self._serve(entry, champion.get(entry))
+                self._serve(entry, champion.get(entry), {role: made[entry] for role, made in own.items()})
             elif self._learned[row := int(self._tape.label_row[-1 - entry])]:
                 if row in successors:
                     self._successors[row] = self._plausible.check(successors[row])
@@ -94,7 +115,7 @@ class Served:
 
     def keep(self) -> None:
         """Remember where the blend stands, so that a window that begins here can be unlearned."""
-        self._anchors.append(_Anchor(self._at, *copy.deepcopy((self._blend, self._plausible))))
+        self._anchors.append(_Anchor(self._at, *copy.deepcopy((self._blend, self._plausible, self._shadows))))
 
     def unlearn(self, windows: Sequence[Span], since: int, again: list[dict[str, Prediction]]) -> None:
         """Go on as if nothing of some windows had been learned.
@@ -110,16 +131,17 @@ class Served:
         """
         self._learned = learned_rows(self._tape, windows)
         at = self._return_to(since)
-        served: dict[int, Prediction | None] = {}
+        asked: dict[int, _Event] = {}
         for entry in self._entries[at : self._at].tolist():
             row = entry if entry >= 0 else int(self._tape.label_row[-1 - entry])
+            if entry >= 0:
+                self._seat(row, self.shadowed[row] or {})
             if not self._learned[row]:
                 continue
             if entry >= 0:
-                predictions, step = self._predictions(row, again[row]), int(self._tape.step[row])
-                served[row] = self._blend.mix(predictions, step) if predictions else None
-            elif row in served:
-                self._score(row, -1 - entry, again[row], served.pop(row))
+                asked[row] = self._asked(row, again[row])
+            elif row in asked:
+                self._score(row, -1 - entry, asked.pop(row))
             else:
                 self._learn(-1 - entry)
         known = self._rows_served
@@ -138,9 +160,10 @@ class Served:
         if not self._anchors:
             self._blend = Blend(self._settings.task, self._settings.blend)
             self._plausible = Plausible(self._settings.task, LABELS_TO_JUDGE_A_CHAMPION)
+            self._shadows = Shadows()
             return 0
         anchor = self._anchors[-1]
-        self._blend, self._plausible = copy.deepcopy((anchor.blend, anchor.plausible))
+        self._blend, self._plausible, self._shadows = copy.deepcopy((anchor.blend, anchor.plausible, anchor.shadows))
         return anchor.at
 
     def _late_rows(self, entries: Ints) -> Ints:
@@ -150,11 +173,10 @@ class Served:
         rows = self._tape.label_row[labels]
         return np.asarray(rows[rows < self._since])
 
-    def _predict(self, rows: Ints) -> dict[int, Prediction]:
-        """Return what the champion predicts of some rows."""
+    def _predict(self, model: FittedModel | None, rows: Ints) -> dict[int, Prediction]:
+        """Return what a model predicts of some rows."""
         found: dict[int, Prediction] = {}
         table = self._tape.tables.whole(PREDICTIONS)
-        model = self._model
         if model is None:
             return found
         for at in range(0, len(rows), _CHUNK):
@@ -163,23 +185,51 @@ class Served:
             found |= dict(zip(some.tolist(), made, strict=True))
         return found
 
-    def _serve(self, row: int, champion: Prediction | None) -> None:
-        predictions = usable(self._plausible, champion, self.online[row])
-        served = self._blend.mix(predictions, int(self._tape.step[row])) if predictions else None
+    def _serve(self, row: int, champion: Prediction | None, own: Mapping[str, Prediction]) -> None:
+        predictions, step = usable(self._plausible, champion, self.online[row]), int(self._tape.step[row])
         self.champion[row] = predictions.get(CHAMPION)
         if CHAMPION in predictions and self._model is not None:
             self.versions[row] = self._model.version
-            served = predictions[CHAMPION] if self._alone else served
-        self.served[row] = served
+        self._seat(row, {role: Shadowed(self._followed[role].version, None, None) for role in own})
+        served = self._blend.mix(predictions, step) if predictions else None
+        self.served[row] = predictions[CHAMPION] if self._alone and CHAMPION in predictions else served
+        if own:
+            checked = {role: self._plausible.check(prediction) for role, prediction in own.items()}
+            self.shadowed[row] = self._shadows.mix(checked, predictions, step)
+
+    def _seat(self, row: int, followed: Mapping[str, Shadowed]) -> None:
+        """Give the versions that predict a row their blends, as a worker does."""
+        champion = int(self.versions[row]) or None
+        if followed or not self._shadows.are_settled(champion):
+            versions = {role: shadowed.version for role, shadowed in followed.items()}
+            self._blend = self._shadows.seat(self._blend, champion, versions)
+
+    def _asked(self, row: int, online: dict[str, Prediction]) -> _Event:
+        """Return a row as it would be predicted now, had the online experts said this."""
+        predictions, step = self._predictions(row, online), int(self._tape.step[row])
+        own = {role: shadowed.prediction for role, shadowed in (self.shadowed[row] or {}).items()}
+        served = self._blend.mix(predictions, step) if predictions else None
+        return _Event(step, predictions, served, self._shadows.mix(own, predictions, step) if own else None)
 
     def _learn(self, label: int) -> None:
         row = int(self._tape.label_row[label])
-        self._score(row, label, self.online[row], self.served[row])
+        predictions = self._predictions(row, self.online[row])
+        self._score(row, label, _Event(int(self._tape.step[row]), predictions, self.served[row], self.shadowed[row]))
 
-    def _score(self, row: int, label: int, online: dict[str, Prediction], served: Prediction | None) -> None:
-        predictions, outcome = self._predictions(row, online), self._tape.outcomes[label]
-        step, successor = int(self._tape.step[row]), self._successors.get(row)
-        learn(self._blend, self._scores, self._plausible, predictions, served, outcome, step, successor)
+    def _score(self, row: int, label: int, event: _Event) -> None:
+        members = members_of(event, self._shadows.serving) if event.shadows else None
+        learn(
+            self._blend,
+            self._scores,
+            self._plausible,
+            dict(event.predictions),
+            event.served,
+            outcome := self._tape.outcomes[label],
+            event.step,
+            self._successors.get(row),
+            members,
+        )
+        self._shadows.learn(event, outcome)
 
     def _predictions(self, row: int, online: dict[str, Prediction]) -> dict[str, Prediction]:
         champion = self.champion[row]
@@ -199,11 +249,14 @@ class Served:
     ) -> pa.Table:
         """See :class:`core.tables.ReadsTables`; what is not served yet is null."""
         rows = self._tape.tables.whole(table)
-        mask = matching(rows, where or ())
+        of_versions = [one for one in where or () if one[0].endswith("_version")]
+        mask = matching(rows, [one for one in where or () if one not in of_versions])
         positions = np.arange(len(rows)) if mask is None else np.flatnonzero(mask.to_numpy())
         found = rows if mask is None else rows.take(pa.array(positions))
         if table in (PREDICTIONS, EXAMPLES):
             found = self._overlaid(found, positions if table == PREDICTIONS else self._tape.label_row[positions])
+        if (of_version := matching(found, of_versions)) is not None:
+            found = found.filter(of_version)
         return found if columns is None else found.select(list(columns))
 
     def _overlaid(self, found: pa.Table, rows: Any) -> pa.Table:
@@ -213,6 +266,13 @@ class Served:
             prediction_column(CHAMPION): [prediction_cell(self.champion[row]) for row in rows],
             prediction_column("served"): [prediction_cell(self.served[row]) for row in rows],
         }
+        for role in SHADOWS:
+            made = [(self.shadowed[row] or {}).get(role) for row in rows]
+            if any(made):
+                version, own, blended = shadow_columns(role)
+                replaced[version] = [one and one.version for one in made]
+                replaced[own] = [one and prediction_cell(one.prediction) for one in made]
+                replaced[blended] = [one and prediction_cell(one.blended) for one in made]
         if self.online is not self._tape.online:
             names = [expert.name for expert in self._settings.online]
             replaced |= {

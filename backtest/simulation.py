@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import pyarrow as pa
 
 from backtest.policies import Policy
 from backtest.served import Served
+from backtest.shadowing import Shadowing
 from backtest.tape import Tape
 from backtest.training import Attempt, Champion, Trainer
 from backtest.unlearning import Unlearner
@@ -76,6 +78,7 @@ class Outcome:
 
     policy: Policy
     served: Served
+    shadowing: Shadowing
     retrainings: list[Retraining] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     quarantined: dict[Span, tuple[str, ...]] = field(default_factory=dict)
@@ -137,9 +140,10 @@ class Simulation:
         self._progress = progress
         self._policy = policy
         self._served = Served(tape, policy.settings, alone=not policy.online)
-        self._outcome = Outcome(policy, self._served)
-        self._champion: Champion | None = None
+        self._shadowing = Shadowing(self._served, policy.settings)
+        self._outcome = Outcome(policy, self._served, self._shadowing)
         self._coming: tuple[int, Champion] | None = None
+        self._reached = tape.first_event
         self._state = PolicyState()
         self._alerted: set[str] = set()
         self._kept_out: set[Span] = set()
@@ -154,29 +158,44 @@ class Simulation:
         settings, tape = self._settings, self._tape
         span, horizon = settings.windows.span, settings.label.horizon
         progress = start_progress(tape.first_event, span)
-        for stage in due_stages(progress, span, horizon, tape.end, settings.clock):
-            self._reach(stage.due)
-            if self._policy.batch:
-                self._look(stage)
-            if stage.stage == "data":
-                self._served.keep()
-            self._progress(stage.due)
+        for due, stages in groupby(
+            due_stages(progress, span, horizon, tape.end, settings.clock), key=lambda stage: stage.due
+        ):
+            self._reach(due)
+            for stage in stages:
+                if self._policy.batch:
+                    self._look(stage)
+                if stage.stage == "data":
+                    self._served.keep()
+            self._shadowing.judge(due, sorted(self._kept_out))
+            self._progress(due)
         self._reach(tape.end)
         self._served.advance(tape.last_step)
         return self._outcome
 
     def _reach(self, moment: int) -> None:
-        """Serve up to a moment; a champion whose time comes before it serves from then on."""
-        if self._coming is not None and self._coming[0] <= moment:
-            effective_at, champion = self._coming
-            self._served.advance(self._tape.step_at(effective_at))
-            self._served.swap(champion.model)
-            self._champion, self._coming = champion, None
-        self._served.advance(self._tape.step_at(moment))
+        """Serve up to a moment; shadows are judged as their blocks end, and one whose time comes begins."""
+        block = self._settings.promotion.block
+        at = self._reached
+        while True:
+            ends = [self._coming[0]] if self._coming is not None else []
+            if self._shadowing.any:
+                ends.append((at // block + 1) * block)
+            at = min([moment, *ends])
+            self._served.advance(self._tape.step_at(at))
+            if at < moment:
+                self._shadowing.judge(at, sorted(self._kept_out))
+            if self._coming is not None and self._coming[0] <= at:
+                self._shadowing.enter(self._coming[1], at)
+                self._coming = None
+            if at == moment:
+                break
+        self._reached = moment
 
     def _look(self, stage: WindowStage) -> None:
         """Judge a stage that is due; alert and retrain as decided."""
-        version = None if self._champion is None else self._champion.model.version
+        champion = self._shadowing.champion
+        version = None if champion is None else champion.model.version
         evidence = self._inspector.inspect(stage, version).evidence(self._tape.first_event)
         before = [done for done in self._outcome.retrainings if done.effective_at <= stage.due]
         sibling = stage.sibling("labels" if stage.stage == "data" else "data")
@@ -184,6 +203,7 @@ class Simulation:
             evidence,
             alerted=sibling in self._alerted,
             open_retraining=self._coming is not None,
+            in_shadow=self._shadowing.challenger,
             retrainings=tuple(done.decided_at for done in self._outcome.retrainings),
             past=tuple(done.gained for done in before if done.gained is not None),
         )
@@ -218,7 +238,9 @@ class Simulation:
     def _retrain(self, decision: Decision, trigger: Trigger, moment: int) -> None:
         version = 1 + sum(done.attempt.champion is not None for done in self._outcome.retrainings)
         kept_out = sorted(self._kept_out)
-        attempt = self._trainer.attempt(self._settings, self._served, moment, self._champion, version, kept_out)
+        attempt = self._trainer.attempt(
+            self._settings, self._served, moment, self._shadowing.champion, version, kept_out
+        )
         effective_at = moment + self._settings.retrain.duration
         self._outcome.retrainings.append(
             Retraining(trigger, moment, effective_at, decision.reasons, decision.prospect, attempt)
@@ -227,5 +249,6 @@ class Simulation:
             self._coming = effective_at, attempt.champion
 
     def _reference(self, version: int) -> Reference:
-        assert self._champion is not None and self._champion.model.version == version
-        return self._champion.reference
+        champion = self._shadowing.champion
+        assert champion is not None and champion.model.version == version
+        return champion.reference

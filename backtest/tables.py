@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from core.tables import Filter, Rows
 
 _COMPARISONS = {
+    "=": pc.equal,
     "==": pc.equal,
     "<": pc.less,
     "<=": pc.less_equal,

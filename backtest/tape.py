@@ -20,6 +20,7 @@ import pyarrow as pa
 from backtest.tables import MemoryTables
 from core.errors import SourceError
 from core.features import load_features
+from core.pii_key import load_pseudonyms
 from core.predictions import Outcome, Prediction
 from core.project import Project
 from core.settings import Settings
@@ -119,7 +120,8 @@ def record(project: Project, items: Iterable[Item], progress: Progress = lambda 
         If the stream holds no event that can be predicted.
     """
     settings = project.settings
-    machine = Machine(settings, load_features(project), State.fresh(settings, build_experts(project)))
+    state = State.fresh(settings, build_experts(project))
+    machine = Machine(settings, load_features(project), state, load_pseudonyms(project))
     tables = MemoryTables()
     recorder = _Recorder(machine, TableWriter(tables, settings, 0), settings)
     for done, read in enumerate(_records(items, settings)):

@@ -107,11 +107,11 @@ def replay(project: Path, places: tuple[str, ...], bootstrap: str | None, reason
         partitions = broker.describe([topic]).partitions.get(topic, 0)
         if dry_run or not partitions:
             letters = read_letters(consumer, topic, partitions, settings)
-            chosen = _choose(letters, wanted, reason, topic)
+            chosen = _still_there(consumer, _choose(letters, wanted, reason, topic))
         else:
             with _publishing(broker, topic) as publish:
                 letters = read_for_replay(consumer, publish, topic, partitions, settings)
-                chosen = _choose(letters, wanted, reason, topic)
+                chosen = _still_there(consumer, _choose(letters, wanted, reason, topic))
                 replay_letters(consumer, publish, topic, chosen)
     said = "would be replayed" if dry_run else "replayed"
     click.echo(f"{len(chosen):,} of {len(letters.by_place):,} dead letters {said}")
@@ -132,6 +132,21 @@ def _choose(letters: Letters, wanted: Sequence[Place], reason: str | None, topic
     for why, count in not_possible.items():
         click.echo(f"{count:,} not: {printable(why)}", err=True)
     return chosen
+
+
+def _still_there(consumer: Consumer, chosen: list[Letter]) -> list[Letter]:
+    """Leave out letters without what was personal in them, if their records are gone; say how many."""
+    from streaming.dead_letters import originals
+
+    there = {letter.place for letter, _ in originals(consumer, [letter for letter in chosen if letter.masked])}
+    left = [letter for letter in chosen if not letter.masked or letter.place in there]
+    if gone := len(chosen) - len(left):
+        click.echo(
+            f"{gone:,} not: personal values were taken out of the letter, and its topic does not keep the record any "
+            "more; the producer has to send it again",
+            err=True,
+        )
+    return left
 
 
 @contextlib.contextmanager
@@ -212,6 +227,7 @@ def as_json(letter: Letter, letters: Letters) -> dict[str, Any]:
         "id": letter.id,
         "replayed": letters.replays[letter.place] > 0,
         "obstacle": letter.obstacle or None,
+        "masked": letter.masked,
     }
 
 

@@ -12,7 +12,7 @@ import click
 
 from cli.inspect import history_line, history_of
 from cli.options import json_option, project_argument, write_json
-from cli.trail import MOVES, about, move_line, version_lines
+from cli.trail import KINDS, about, move_line, version_lines
 from core.audit import Ledger, RecordKind
 from core.chain import ChainCheck
 from core.clocks import Clock
@@ -26,7 +26,7 @@ _SHORTEST_HEAD = 12
 @project_argument
 @json_option
 @click.option("--kind", type=click.Choice(get_args(RecordKind)), help="Only records of this kind.")
-@click.option("--promotions", is_flag=True, help="One line a promotion or rollback, with what led to it.")
+@click.option("--promotions", is_flag=True, help="One line a promotion, rollback or shadow, with what led to it.")
 @click.option("--version", "number", type=click.IntRange(min=1), help="Everything about this version.")
 @click.option("--verify", is_flag=True, help="Only tell whether the ledger is as it was written; exit 1 if it is not.")
 @click.option("--head", metavar="HASH", help="With --verify: a head of the ledger that was noted; it must be there.")
@@ -39,14 +39,14 @@ def history(
     verify: bool,
     head: str | None,
 ) -> None:
-    """Show every alert, decision, retraining, gate and promotion, in the order they were written."""
+    """Show every alert, decision, retraining, gate, promotion and erasure, in the order they were written."""
     loaded = load_project(project)
     if verify or head:
         sys.exit(_verify(loaded, head, json_file))
     entries = history_of(loaded)
     chosen = [entry for entry in entries if kind in (None, entry["kind"])]
     if promotions:
-        chosen = [entry for entry in chosen if entry["kind"] in MOVES]
+        chosen = [entry for entry in chosen if entry["kind"] in KINDS]
     if number is not None:
         chosen = about(number, chosen)
     if json_file:

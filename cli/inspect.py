@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from cli.options import json_option, project_argument, write_json
-from core.audit import DISPATCH_PROBLEM, Ledger, LedgerRecord
+from core.audit import DISPATCH_PROBLEM, QUESTION, Ledger, LedgerRecord
 from core.clocks import Clock
 from core.durations import format_time
+from core.line_up import MOVES, SHADOW_ENDS
 from core.project import Project, load_project
 from core.status import is_alive, read_instances, read_status
 
@@ -74,23 +75,39 @@ def history_line(entry: dict[str, Any], clock: Clock) -> str:
 
 def _gist(entry: dict[str, Any]) -> str:
     reasons = " ".join(str(reason) for reason in entry.get("reasons", []))
-    if entry["kind"] in ("promotion", "rollback"):
-        return f"champion {entry['version']} (was {entry.get('previous') or 'none'}){_by(entry)}"
+    if entry["kind"] in (*MOVES, *SHADOW_ENDS, "challenge", "approval"):
+        return _moved(entry, reasons)
     if entry["kind"] == "gate":
-        if not entry.get("results"):
-            return "not reached"
-        failed = [gate["name"] for gate in entry["results"] if not gate["passed"]]
-        return f"refused by {', '.join(failed)}" if failed else "every gate passed"
+        return _gated(entry)
     if entry["kind"] == "retraining":
-        outcome = "promoted" if entry.get("promoted") else "not promoted"
+        ends = {"promoted": "promoted", "shadowing": "in shadow", "waiting": "waits for approval"}
+        outcome = next((said for name, said in ends.items() if entry.get(name)), "not promoted")
         return f"{entry.get('trigger')}, {entry.get('rows') or 0:,} rows: {outcome}. {reasons}".strip()
     if entry["kind"] in _ABOUT_WINDOWS:
         return f"{len(entry['spans'])} windows {_ABOUT_WINDOWS[entry['kind']]}"
     return ": ".join(filter(None, [entry.get("trigger"), reasons])) or entry["key"]
 
 
+def _moved(entry: dict[str, Any], reasons: str) -> str:
+    if entry["kind"] in SHADOW_ENDS:
+        return reasons
+    if entry["kind"] == "approval":
+        word = "approved" if entry["passed"] else "rejected"
+        return f"version {entry['version']} {word} by {entry['by']}: {entry['why'] or 'no reason given'}"
+    if entry["kind"] == "challenge":
+        return f"version {entry['version']} predicts in shadow beside champion {entry.get('previous')}"
+    return f"champion {entry['version']} (was {entry.get('previous') or 'none'}){_by(entry)}"
+
+
+def _gated(entry: dict[str, Any]) -> str:
+    if not entry.get("results"):
+        return "not reached"
+    failed = [gate["name"] for gate in entry["results"] if not gate["passed"]]
+    return f"refused by {', '.join(failed)}" if failed else "every gate passed"
+
+
 def _by(entry: dict[str, Any]) -> str:
-    """Say who moved the champion, where a person did."""
+    """Say who moved the champion, where a person or a shadow did."""
     approved = entry.get("approved") or {}
     if approved.get("by") in (None, "gates"):
         return ""
@@ -103,18 +120,21 @@ def status_of(project: Project) -> dict[str, Any]:
     for service in ("worker", "monitor"):
         found = read_status(project.status, service)
         services[service] = {**(found or {}), "alive": is_alive(found)}
+    shadows = (read_status(project.status, "shadows") or {}) if services["monitor"]["alive"] else {}
     services["worker"]["instances"] = [
         {"name": name, "pid": body["pid"], "state": body["state"], "partitions": sorted(body.get("partitions") or {})}
         for name, body in read_instances(project.status, "worker").items()
     ]
     under_way: list[dict[str, Any]] = []
     waits: dict[str, Any] | None = None
+    asked: str | None = None
     if project.ledger.exists():
         ledger = Ledger(project.ledger)
         under_way = [
             {"id": request.id, "trigger": request.trigger, "status": request.status, "attempt": request.attempt}
             for request in ledger.open_requests()
         ]
+        asked = (ledger.recall(QUESTION) or {}).get("text")
         if found := ledger.recall(DISPATCH_PROBLEM):
             waits = {"since": format_time(round(found["since"]) * 1000), "problem": found["problem"]}
         ledger.close()
@@ -123,8 +143,11 @@ def status_of(project: Project) -> dict[str, Any]:
         "state": str(project.state),
         **services,
         "champion": {"version": services["worker"].get("champion")},
+        "shadows": shadows.get("shadows", {}),
+        "shadows_problem": shadows.get("problem"),
         "retrainings_under_way": under_way,
         "requests_wait": waits,
+        "waits_for_approval": asked,
     }
 
 
@@ -153,10 +176,15 @@ def _status_lines(content: dict[str, Any], clock: Clock) -> list[str]:
         lines += _partition_lines(number, part, clock)
     version = content["champion"]["version"]
     lines.append(f"  champion {version if version is not None else 'none yet'}")
+    lines += [f"  shadow   {shadow['said']}" for shadow in content["shadows"].values()]
+    if problem := content["shadows_problem"]:
+        lines.append(f"  warning  shadows wait: {problem}")
     if problem := content["worker"].get("champion_problem"):
         lines.append(f"  warning  {problem}")
     if problem := content["monitor"].get("problem"):
         lines.append(f"  warning  monitoring is held up: {problem}")
+    if asked := content["waits_for_approval"]:
+        lines.append(f"  approve  {asked}")
     if waits := content["requests_wait"]:
         lines.append(f"  warning  requests wait since {waits['since']}: {waits['problem']}")
     lines += [

@@ -23,7 +23,11 @@ _COLOURS = {
     "decision": "cyan",
     "retraining": "blue",
     "gate": "blue",
+    "challenge": "blue",
+    "approval": "cyan",
+    "withdrawal": "yellow",
     "promotion": "green",
+    "trust": "green",
     "rollback": "red",
 }
 _PROGRESS_EVERY_S = 5.0

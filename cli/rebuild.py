@@ -39,8 +39,10 @@ def rebuild_state(project: Path, partition: int | None, json_file: str | None) -
     refuse_second(loaded.status, "worker")
     load_features(loaded)
     from streaming.checkpoint import Checkpoints
+    from streaming.privacy_guard import guard
     from streaming.rebuild import rebuild
 
+    guard(loaded)
     checkpoints = Checkpoints(loaded)
     done = []
     for number in _wanted(loaded, checkpoints, partition):

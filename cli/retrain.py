@@ -34,7 +34,7 @@ from core.status import is_alive, read_status
 if TYPE_CHECKING:
     from flows.local import LocalPrefect
 
-_EXIT = {"promoted": 0, "shadowing": 0, "gated": 3, "failed": 1}
+_EXIT = {"promoted": 0, "shadowing": 0, "waiting": 0, "gated": 3, "failed": 1}
 
 
 @click.command(epilog="Example: headrace retrain examples/flights --json -")
@@ -47,7 +47,7 @@ _EXIT = {"promoted": 0, "shadowing": 0, "gated": 3, "failed": 1}
 @who_option
 @why_option
 def retrain(project: Path, json_file: str | None, trigger: str, who: str | None, why: str | None) -> None:
-    """Retrain the batch model through Prefect: exit 0 promoted or in shadow, 3 gated out, 1 failed.
+    """Retrain the batch model through Prefect: exit 0 promoted, in shadow or to be approved, 3 gated out, 1 failed.
 
     With the data that the worker has written so far. Uses the running monitor, else PREFECT_API_URL, else it
     starts a Prefect server and a process worker for as long as it takes.

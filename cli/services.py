@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("headrace")
 _MAX_PAUSE_S = 30.0
+_LAST_MOVE_S = 30.0
 
 
 @click.command(epilog="Example: headrace worker examples/flights --bootstrap localhost:9092")
@@ -170,16 +171,22 @@ def monitor(project: Path, poll: float) -> None:
     from core.audit import Ledger
     from core.store import TableStore
     from flows.service import Dispatching
+    from flows.shadowing import Shadowing
     from monitoring.alerts import make_sender
     from monitoring.monitor import Monitor
 
-    ledger = Ledger(loaded.ledger)
-    watch = Monitor(loaded, ledger, TableStore(loaded.tables), send_alert=make_sender(loaded.settings.alerts))
+    ledger, store = Ledger(loaded.ledger), TableStore(loaded.tables)
+    watch = Monitor(loaded, ledger, store, send_alert=make_sender(loaded.settings.alerts))
     if not watch.take_turn(stop, poll):
         return
-    dispatching = Dispatching(loaded, ledger, stop, poll)
+    shadowing = Shadowing(loaded, ledger, store)
+    shadowing.announce()
+    judging = threading.Thread(target=shadowing.run, args=(stop, poll), name="shadows", daemon=True)
+    judging.start()
+    dispatching = Dispatching(loaded, ledger, stop, poll, shadowing.has_judged)
     dispatching.start()
     watch.run(stop, poll)
+    judging.join(timeout=_LAST_MOVE_S)
     dispatching.finish()
 
 

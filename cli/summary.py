@@ -35,6 +35,7 @@ def summary_of(project: Project, seconds: float) -> dict[str, Any]:
         **books.as_dict(),
         "windows": monitor.get("windows") or {"closed": 0, "reported": 0, "alerts": 0},
         "retrains": _retrains(project),
+        "shadows": _shadows(project),
         "champion": {"version": worker.get("champion")},
         "quality": quality_of(project),
         "seconds": round(seconds, 1),
@@ -83,7 +84,17 @@ def _retrains(project: Project) -> list[dict[str, Any]]:
     if not project.ledger.exists():
         return []
     ledger = Ledger(project.ledger)
-    wanted = ("trigger", "table_version", "promoted", "reasons", "mlflow_run", "version", "rows", "seconds")
+    wanted = (
+        "trigger",
+        "table_version",
+        "promoted",
+        "shadowing",
+        "reasons",
+        "mlflow_run",
+        "version",
+        "rows",
+        "seconds",
+    )
     found = [
         {name: record.body.get(name) for name in wanted} | {"event_time": record.event_time}
         for record in ledger.history("retraining")
@@ -92,11 +103,33 @@ def _retrains(project: Project) -> list[dict[str, Any]]:
     return found
 
 
+def _shadows(project: Project) -> list[dict[str, Any]]:
+    """Return what became of each version that predicted in shadow as challenger, and of each rollback."""
+    if not project.ledger.exists():
+        return []
+    ledger = Ledger(project.ledger)
+    records = ledger.history()
+    ledger.close()
+    found: dict[int, dict[str, Any]] = {}
+    for record in records:
+        version = record.body.get("version")
+        if record.kind == "challenge":
+            found[record.body["version"]] = {"version": version, "since": record.event_time, "end": "in shadow"}
+        elif record.kind in ("promotion", "withdrawal") and version in found:
+            verdict = record.body.get("verdict") or {}
+            end = "promoted" if record.kind == "promotion" else record.body["end"]
+            numbers = {name: verdict.get(name) for name in ("blocks", "rows", "gain", "low", "high")}
+            found[version] |= {"end": end, "at": record.event_time, **numbers}
+    return list(found.values())
+
+
 def summary_lines(content: dict[str, Any]) -> list[str]:
     """Return the summary as people read it."""
     events, labels, windows = content["events"], content["labels"], content["windows"]
     problems = imbalances(content)
-    promoted = sum(bool(retrain["promoted"]) for retrain in content["retrains"])
+    promoted, shadowing = (
+        sum(bool(retrain[end]) for retrain in content["retrains"]) for end in ("promoted", "shadowing")
+    )
     return [
         "",
         f"events   {events['received']:,} received = {events['predicted']:,} predicted + "
@@ -105,11 +138,28 @@ def summary_lines(content: dict[str, Any]) -> list[str]:
         f"{events['pending']:,} events still wait for theirs, {events['expired']:,} never got one",
         f"books    {'balance' if not problems else 'DO NOT BALANCE: ' + '; '.join(problems)}",
         f"windows  {windows['closed']} closed, {windows['reported']} reported, {windows['alerts']} alerts",
-        f"retrains {len(content['retrains'])}, {promoted} promoted; champion {content['champion']['version']}",
+        f"retrains {len(content['retrains'])}, {promoted} promoted at once, {shadowing} in shadow first; "
+        f"champion {content['champion']['version']}",
+        *_shadow_lines(content["shadows"]),
         *_quality_lines(content["quality"]),
         f"{content['seconds']:.0f} s; worker: {content['events_per_second'] or 0:,.0f} events/s while busy, "
         f"at most {content['peak_memory_mb'] or 0} MB",
     ]
+
+
+def _shadow_lines(shadows: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for shadow in shadows:
+        seen = ""
+        if shadow.get("blocks"):
+            seen = (
+                f" after {shadow['rows']:,} labels: loss {-100 * (shadow['gain'] or 0.0):+.2f} % against the champion's"
+            )
+        said = {"promoted": "promoted", "in shadow": "still in shadow", "replaced": "replaced by the next"}
+        lines.append(
+            f"shadow   version {shadow['version']} {said.get(shadow['end'], 'dropped, ' + shadow['end'])}{seen}"
+        )
+    return lines
 
 
 def _quality_lines(quality: dict[str, Any]) -> list[str]:

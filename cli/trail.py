@@ -1,4 +1,4 @@
-"""What led to a promotion or rollback, for people: alert, decision, retraining, gates, and who let it pass. Pure.
+"""What led to a promotion or rollback, for people: alert, decision, retraining, gates, shadow, who let it pass. Pure.
 
 Records are taken as :func:`cli.inspect.as_json` gives them.
 """
@@ -10,15 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from core.clocks import Clock
+from core.line_up import MOVES, SHADOW_ENDS
 
 Entry = Mapping[str, Any]
-MOVES = ("promotion", "rollback")
+KINDS = (*MOVES, "challenge", *SHADOW_ENDS)
+"""Kinds of records that tell who served and shadowed when."""
+
+_RULES = ("gates", "shadow", "watch")
+"""What lets a version pass where no person does."""
+
 _WIDTH = 120
 _INDENT = 14
 
 
 def move_line(move: Entry, entries: Sequence[Entry]) -> str:
-    """Return a promotion or rollback in one line, with what led to it.
+    """Return in one line who serves, or shadows, or does no more, with what led to it.
 
     Examples
     --------
@@ -26,18 +32,28 @@ def move_line(move: Entry, entries: Sequence[Entry]) -> str:
     ...            "approved": {"by": "anna", "why": "late on Mondays"}}, [])
     '2026-01-02 03:04  champion 1 (was 2): rolled back by anna: late on Mondays'
     """
+    at = _minute(move["written_at"])
+    if move["kind"] == "withdrawal":
+        return f"{at}  challenger {move['version']} dropped: {_reasons(move)}"
+    if move["kind"] == "trust":
+        return f"{at}  champion {move['version']} is watched no more: {_reasons(move)}"
+    if move["kind"] == "challenge":
+        steps = [*_steps_before(move, entries), "predicts in shadow"]
+        return f"{at}  challenger {move['version']} beside champion {move.get('previous')}: {' -> '.join(steps)}"
     steps = [*_steps_before(move, entries), _passed(move)]
-    return f"{_minute(move['written_at'])}  champion {move['version']} (was {move.get('previous') or 'none'}): " + (
-        " -> ".join(steps)
-    )
+    return f"{at}  champion {move['version']} (was {move.get('previous') or 'none'}): {' -> '.join(steps)}"
 
 
 def about(version: int, entries: Sequence[Entry]) -> list[Any]:
     """Return the records about a version: what led to it, what it was made from, when it served, in their order."""
     moves = [
-        entry for entry in entries if entry["kind"] in MOVES and version in (entry["version"], entry.get("previous"))
+        entry for entry in entries if entry["kind"] in KINDS and version in (entry["version"], entry.get("previous"))
     ]
-    own = [entry for entry in entries if entry["kind"] in ("retraining", "gate") and entry.get("version") == version]
+    own = [
+        entry
+        for entry in entries
+        if entry["kind"] in ("retraining", "gate", "approval") and entry.get("version") == version
+    ]
     requests = {entry.get("request") for entry in own}
     decisions = [entry for entry in entries if entry["kind"] == "decision" and entry["key"] in requests]
     windows = [entry["window"]["start"] for entry in decisions if entry.get("window")]
@@ -55,7 +71,7 @@ def version_lines(version: int, entries: Iterable[Entry], clock: Clock) -> list[
     """Return the records about a version as a report."""
     lines = [f"version {version}"]
     for entry in entries:
-        said = {"gate": _gate_lines, "retraining": _retraining_lines, **dict.fromkeys(MOVES, _move_lines)}
+        said = {"gate": _gate_lines, "retraining": _retraining_lines, **dict.fromkeys(KINDS, _move_lines)}
         rows = said.get(entry["kind"], _reason_lines)(entry)
         lines += ["", f"{entry['kind']:{_INDENT}}{_minute(entry['written_at'])} UTC{_in_the_stream(entry, clock)}"]
         for name, text in rows:
@@ -67,7 +83,7 @@ def version_lines(version: int, entries: Iterable[Entry], clock: Clock) -> list[
 def _steps_before(move: Entry, entries: Sequence[Entry]) -> list[str]:
     """Return alert, decision, retraining and gates of a promotion that a retraining ended with."""
     evidence, request = move.get("evidence") or {}, move.get("request")
-    if _by_hand(move):
+    if move["kind"] == "rollback" or _by_hand(move):
         return []
     decision = next((e for e in entries if e["kind"] == "decision" and e["key"] == request), None)
     mine = [e for e in entries if e.get("request") == request and e.get("version") == move["version"]]
@@ -88,11 +104,18 @@ def _passed(move: Entry) -> str:
     done = "rolled back" if move["kind"] == "rollback" else "promoted"
     if approved.get("by") in (None, "gates") and not approved.get("why"):
         return f"{done} by {approved.get('by') or 'gates'}"
-    return f"{done} by {approved['by']}: {approved.get('why') or 'no reason given'}"
+    found = f" ({approved['found']})" if approved.get("found") else ""
+    return f"{done} by {approved['by']}: {approved.get('why') or 'no reason given'}{found}"
 
 
 def _by_hand(move: Entry) -> bool:
-    return (move.get("approved") or {}).get("by") not in (None, "gates")
+    """Tell whether a person moved the champion by their own, not by approving what gates or a shadow let pass."""
+    approved = move.get("approved") or {}
+    return approved.get("by") not in (None, *_RULES) and not approved.get("after")
+
+
+def _reasons(entry: Entry) -> str:
+    return " ".join(map(str, entry.get("reasons") or []))
 
 
 def _reason_lines(entry: Entry) -> list[tuple[str, str]]:
@@ -134,7 +157,13 @@ def _move_lines(entry: Entry) -> list[tuple[str, str]]:
     aliases = entry.get("aliases") or {}
     before, after = aliases.get("before", {}), aliases.get("after", {})
     moved = [f"{name} {before.get(name, 'none')} -> {version}" for name, version in after.items()]
-    rows = [("", f"champion {entry['version']} (was {entry.get('previous') or 'none'}), {_passed(entry)}")]
+    if entry["kind"] in MOVES:
+        said = f"champion {entry['version']} (was {entry.get('previous') or 'none'}), {_passed(entry)}"
+    elif entry["kind"] == "challenge":
+        said = f"challenger {entry['version']} beside champion {entry.get('previous')}"
+    else:
+        said = _reasons(entry)
+    rows = [("", said)]
     return [*rows, ("aliases", ", ".join(moved))] if moved else rows
 
 

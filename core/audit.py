@@ -24,17 +24,33 @@ from core.errors import StoreError
 from core.ledger_file import connected
 
 RecordKind = Literal[
-    "alert", "decision", "quarantine", "release", "unlearn", "retraining", "gate", "promotion", "rollback"
+    "alert",
+    "decision",
+    "quarantine",
+    "release",
+    "unlearn",
+    "retraining",
+    "gate",
+    "challenge",
+    "approval",
+    "withdrawal",
+    "promotion",
+    "trust",
+    "rollback",
+    "erasure",
 ]
 Trigger = Literal["bootstrap", "schedule", "drift", "growth", "manual"]
 CHALLENGER_BLEND, CHAMPION_BLEND = "blend_with_challenger", "blend_with_champion"
 """What a retraining's metrics call what would be served with either."""
 
 OPEN = ("requested", "submitted", "running")
+QUESTION = "promotion.approval"
+"""Remembered under this name: what waits for a person's approval (`flows.approval`)."""
+
 DISPATCH_PROBLEM = "dispatch.problem"
 """Remembered under this name: why requests wait (`flows.trouble`)."""
 
-Outcome = Literal["promoted", "gated", "failed"]
+Outcome = Literal["promoted", "shadowing", "waiting", "gated", "failed"]
 AlertStatus = Literal["waiting", "sent", "given up"]
 
 
@@ -73,7 +89,7 @@ class RetrainRequest:
     effective_at : int
         In lockstep: the event time from which its champion may be served, ms.
     status : str
-        requested -> submitted -> running -> promoted, gated or failed.
+        requested -> submitted -> running -> promoted, shadowing, waiting (for approval), gated or failed.
     """
 
     id: str
@@ -174,6 +190,10 @@ class Ledger:
         """Return the records in the order they were written."""
         query = "SELECT * FROM records WHERE ? IS NULL OR kind = ? ORDER BY sequence"
         return [_record(row) for row in self._rows(query, (kind, kind))]
+
+    def last_sequence(self) -> int:
+        """Return the number of the latest record, 0 before the first: whether there is anything new."""
+        return int(self._rows("SELECT COALESCE(MAX(sequence), 0) AS last FROM records", ())[0]["last"])
 
     def waiting_alerts(self) -> list[WaitingAlert]:
         """Return the alerts that are neither sent nor given up, in the order they were written."""
@@ -291,6 +311,11 @@ class Ledger:
     def pin_owners(self) -> list[str]:
         """Return who pins anything."""
         return [row["owner"] for row in self._rows("SELECT DISTINCT owner FROM pins ORDER BY owner", ())]
+
+    def pins(self) -> list[tuple[str, int, str]]:
+        """Return every pin: table, version and owner."""
+        rows = self._rows("SELECT table_name, version, owner FROM pins ORDER BY table_name, version, owner", ())
+        return [(row["table_name"], row["version"], row["owner"]) for row in rows]
 
     def pinned(self, table: str) -> list[int]:
         """Return the pinned versions of a table, ascending."""

@@ -39,7 +39,6 @@ _BELIEF_RATES: Array = np.array([[0.5], [0.5], [0.05], [0.005], [0.0005]])
 _BELIEF_SHARES: Array = np.array([[1e-3], [1e-5], [1e-4], [1e-5], [1e-6]])
 _TRUST_RATE = 0.5
 _TRUST_SHARE = 1e-5
-_HINDSIGHT = 0.5
 _TINY = 1e-300
 
 
@@ -117,7 +116,7 @@ class Blend:
         outcome: Outcome,
         made_at: int | None = None,
         *,
-        in_hindsight: bool = False,
+        hindsight: float | None = None,
     ) -> None:
         """Move weights, beliefs and trust by how well each of these experts had predicted `outcome`.
 
@@ -125,15 +124,15 @@ class Blend:
         ----------
         made_at : int, optional
             The step at which the predictions were mixed; just now if left out.
-        in_hindsight : bool
-            Whether an expert predicted only after that: these predictions were never mixed. They count half, and say
-            nothing of which belief would have served best.
+        hindsight : float, optional
+            Given if an expert predicted only after that: these predictions were never mixed. They count by that share,
+            and say nothing of which belief would have served best.
         """
         found, awake = self._in_order(predictions)
         then = self._then(made_at, found)
         losses, gradients, of_beliefs = self._judge(self._among(then, awake), awake, found, outcome)
-        if in_hindsight:
-            losses, gradients, of_beliefs = losses * _HINDSIGHT, gradients * _HINDSIGHT, np.zeros_like(of_beliefs)
+        if hindsight is not None:
+            losses, gradients, of_beliefs = losses * hindsight, gradients * hindsight, np.zeros_like(of_beliefs)
         now = self._now
         updates = now.updates + 1
         self._lag += (now.updates - then.updates - self._lag) / min(updates, 1000)
@@ -142,6 +141,15 @@ class Blend:
         self._now = Position(self._weighed(awake, gradients), self._believed(awake, losses), trust, updates)
         if made_at is not None:
             self._history.add(self._made_at, self._now)
+
+    def renew(self, name: str) -> None:
+        """Give an expert at least the part that one gets that was never seen: another has come under its name."""
+        column, now = self._names.get(name), self._now
+        if column is None:
+            return
+        weights, alone = now.weights.copy(), self._mixtures + column
+        weights[: self._mixtures] = _with_at_least(weights[: self._mixtures], column, 1.0 / len(self._names))
+        self._now = replace(now, weights=weights, beliefs=_with_at_least(now.beliefs, alone, 1.0 / len(weights)))
 
     @property
     def weights(self) -> dict[str, float]:
@@ -249,6 +257,15 @@ class Blend:
         if then is None or any(self._names[name] >= then.weights.shape[1] for name in predictions):
             return self._now
         return then
+
+
+def _with_at_least(rows: Array, column: int, part: float) -> Array:
+    """Return rows that sum to 1 with at least so much in a column, the others' proportions kept."""
+    given = np.maximum(rows[:, [column]], part)
+    others = np.delete(rows, column, axis=1)
+    raised: Array = rows * (1.0 - given) / np.maximum(others.sum(axis=1, keepdims=True), _TINY)
+    raised[:, [column]] = given
+    return raised
 
 
 class _RunningScale:

@@ -121,7 +121,7 @@ class Vocabulary:
     @classmethod
     def of(cls, settings: Settings) -> Vocabulary:
         """Build it from the project file; the class of a missing label is there from the beginning."""
-        fields = {n: f.max_categories for n, f in settings.fields.items() if f.type == "category"}
+        fields = {n: f.max_categories for n, f in settings.kept_fields.items() if f.type == "category"}
         made, label = settings.features, settings.label
         features = {n: made.max_categories for n, kind in made.outputs.items() if kind == "category"} if made else {}
         learned = settings.task == "multiclass" and not label.classes

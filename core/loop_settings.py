@@ -168,13 +168,31 @@ class RetrainSettings(Section):
 
 
 class PromotionSettings(Section):
-    """How a challenger in shadow is judged, by the blend with it on live labels; nothing is promoted by it yet."""
+    """What happens to a version that passed its gates: in shadow it is judged by the blend with it on live labels."""
 
+    shadow: bool = Field(
+        False,
+        description="whether it predicts in shadow first, until that judgement promotes or drops it; false: it serves "
+        "at once",
+    )
+    watch: bool = Field(
+        True,
+        description="whether a former champion goes on in shadow, and comes back by itself if what is served with it "
+        "is better",
+    )
+    approval: bool = Field(
+        False,
+        description="whether a person must approve a version that gates and shadow let pass: in Prefect or by "
+        "`headrace approve`",
+    )
     alpha: float = Field(
         0.05, gt=0, lt=0.5, description="chance that a challenger that gains nothing is ever promoted, at most"
     )
     block: Duration = Field(
-        DAY, ge=SECOND, description="span of event time within which losses may depend on each other: one unit each"
+        DAY,
+        ge=SECOND,
+        description="span of event time within which losses may depend on each other: one unit each; as each ends, "
+        "shadows are judged",
     )
     worth: float = Field(
         0.002,
@@ -183,7 +201,9 @@ class PromotionSettings(Section):
         description="relative fall of the served loss; a challenger that surely gains less is dropped",
     )
     max_labels: PositiveInt = Field(
-        50_000, description="labels after which a challenger that was not superior by then is dropped"
+        50_000,
+        description="labels after which a challenger that was not superior by then is dropped; at least 14 blocks are "
+        "seen",
     )
 
 

@@ -55,7 +55,7 @@ def filled_in(content: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _row_defaults(delay: int) -> dict[str, dict[str, str]]:
+def _row_defaults(delay: int) -> dict[str, dict[str, str | int]]:
     """Return what follows from windows of 1,000 rows, and from labels that are so many rows late.
 
     A first fit splits its rows twice, to search and to judge, and leaves out each time what had no label by then.
@@ -66,6 +66,7 @@ def _row_defaults(delay: int) -> dict[str, dict[str, str]]:
         "batch": {"holdout": f"{_WINDOW} rows"},
         "retrain": {"bootstrap_after": f"{first} rows", "every": f"{4 * _WINDOW} rows", "duration": "10 rows"},
         "drift": {"cooldown": f"{2 * _WINDOW} rows", "false_alarms": f"1 per {50 * _WINDOW} rows"},
+        "promotion": {"block": f"{_WINDOW // 10} rows", "max_labels": 4 * _WINDOW},
     }
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from core.durations import EARLIEST, LATEST, parse_iso
+from core.errors import SettingsError
 from core.predictions import MAX_MAGNITUDE, MAX_OUTCOME, FeatureValue, Outcome
+from core.pseudonyms import Pseudonyms
 from core.reasons import UNREADABLE_HEADER, Reason
 from core.setting_types import Kind
 from core.settings import Settings
@@ -61,6 +63,15 @@ Decode = Callable[[bytes | None, int], "Event | Label | BadRecord"]
 class Decoder:
     """Decodes the values of both input topics of one project.
 
+    What is personal is hashed or dropped here, as the first thing after decoding: nobody behind sees it in clear.
+
+    Parameters
+    ----------
+    settings : Settings
+        The project file.
+    pseudonyms : Pseudonyms, optional
+        Needed where something is to be hashed.
+
     Examples
     --------
     >>> from core.project import parse_settings
@@ -76,8 +87,9 @@ class Decoder:
     'malformed'
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pseudonyms: Pseudonyms | None = None) -> None:
         self._settings = settings
+        self._hide = _hider(settings, pseudonyms)
         kind = settings.topics.kind
         event_paths = [(settings.id, str | int), (settings.time, str | int | float)]
         event_paths += [(field.path or name, _json_type(field)) for name, field in settings.fields.items()]
@@ -93,7 +105,8 @@ class Decoder:
             _getter(path) for path in (self._label_id, settings.label.path, settings.label.time or self._label_id)
         ]
         self._fields = [
-            (name, _getter(field.path or name), _field_check(field)) for name, field in settings.fields.items()
+            (name, _getter(field.path or name), _field_check(name, field, pseudonyms))
+            for name, field in settings.kept_fields.items()
         ]
         self._outcome = outcome_reader(settings)
         self._kind = kind
@@ -137,7 +150,7 @@ class Decoder:
             if problem is not None:
                 return BadRecord("event", problem[0], f"{name}: {problem[1]}")
             fields[name] = found
-        return Event(identifier, time, fields, unknown)
+        return Event(self._hide(identifier), time, fields, unknown)
 
     def label(self, value: bytes | None, timestamp: int) -> Label | BadRecord:
         """Decode a label; without a time of its own it has its record's `timestamp`, ms."""
@@ -163,7 +176,7 @@ class Decoder:
                 "time_ahead",
                 f"{self._settings.label.time}: later than the record by more than order.max_ahead",
             )
-        return Label(identifier, time, outcome)
+        return Label(self._hide(identifier), time, outcome)
 
     def either(self, value: bytes | None, timestamp: int) -> Event | Label | BadRecord:
         """Decode a record of a topic that carries both events and labels."""
@@ -200,6 +213,8 @@ def _getter(path: str) -> Callable[[Any], Any]:
 
 
 def _json_type(field: FieldSettings) -> Any:
+    if field.pii == "drop":
+        return Any
     return {"number": float, "category": str | int | bool, "bool": bool, "text": str}[field.type]
 
 
@@ -224,7 +239,35 @@ def read_time(value: Any, unit: str) -> int | None:
 _Checked = tuple[FeatureValue, tuple[Reason, str] | None]
 
 
-def _field_check(field: FieldSettings) -> Callable[[Any], _Checked]:
+def _hider(settings: Settings, pseudonyms: Pseudonyms | None) -> Callable[[str], str]:
+    """Return what is done with every id."""
+    if settings.privacy.id is None:
+        return lambda identifier: identifier
+    return _given(pseudonyms).of_id
+
+
+def _given(pseudonyms: Pseudonyms | None) -> Pseudonyms:
+    if pseudonyms is None:
+        raise SettingsError("pii: hash needs a secret key; see core.pseudonyms.load_pseudonyms")
+    return pseudonyms
+
+
+def _field_check(name: str, field: FieldSettings, pseudonyms: Pseudonyms | None) -> Callable[[Any], _Checked]:
+    check = _plain_check(field)
+    if field.pii is None:
+        return check
+    hashes = _given(pseudonyms)
+
+    def hashed(value: Any) -> _Checked:
+        found, problem = check(value)
+        if problem is not None:
+            return None, (problem[0], "is personal and not shown")
+        return None if found is None else hashes.of_field(name, str(found)), None
+
+    return hashed
+
+
+def _plain_check(field: FieldSettings) -> Callable[[Any], _Checked]:
     check = {"number": _number_check(field), "category": _category, "bool": _flag, "text": _text}[field.type]
     nullable = field.nullable
 

@@ -142,7 +142,7 @@ class Registry:
         if champion is None or not champion.is_watched:
             aliases.pop(PREVIOUS, None)
         for alias in SHADOWS:
-            if alias in aliases:
+            if alias in aliases and aliases[alias] != aliases.get(CHAMPION):  # as they are in the middle of a promotion
                 with suppress(RegistryError):  # of a version that headrace did not make, or that is gone: no shadow
                     entry = self._named(alias, aliases[alias])
                     followed[alias] = entry.version, entry.number("effective_at")
@@ -155,10 +155,11 @@ class Registry:
             self._client.set_registered_model_alias(self._name, CHALLENGER, str(version))
 
     @_translated
-    def withdraw(self) -> None:
-        """End the challenger's time in shadow; nothing happens where there is none."""
+    def withdraw(self, version: int | None = None) -> None:
+        """End the challenger's time in shadow; nothing happens where there is none, or another than this version."""
         with self._locked():
-            if CHALLENGER in self._aliases():
+            challenger = self._aliases().get(CHALLENGER)
+            if challenger is not None and version in (None, challenger):
                 self._client.delete_registered_model_alias(self._name, CHALLENGER)
 
     @_translated

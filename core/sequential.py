@@ -33,6 +33,9 @@ _CLIP = 2.5
 _BLOCKS_TO_SCALE = 3
 _LOWEST = -100.0
 
+FEWEST_BLOCKS = 14
+"""However many labels a block has, so many blocks are seen before the labels allowed are spent: less decide nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -163,7 +166,7 @@ def _first(game: _Game, paths: dict[str, Array], settings: PromotionSettings) ->
         "superior": (paths["better"] >= enough) & (gains > 0.0),
         "inferior": (paths["worse"] >= enough) & (gains < 0.0),
         "futile": (paths["futile"] >= enough) & (gains < settings.worth * losses),
-        "spent": game.rows.cumsum() >= settings.max_labels,
+        "spent": (game.rows.cumsum() >= settings.max_labels) & (np.arange(len(gains)) + 1 >= FEWEST_BLOCKS),
     }
     ends = {name: int(found.argmax()) for name, found in reached.items() if found.any()}
     if not ends:

@@ -30,6 +30,7 @@ from core.loop_settings import (
     WindowSettings,
 )
 from core.models import SHADOWS
+from core.privacy_settings import PrivacySettings
 from core.recorded import ROW_TIME, filled_in
 from core.setting_types import Kind, Name, Section, Task
 from core.stream_settings import (
@@ -77,6 +78,7 @@ class Settings(Section):
     promotion: PromotionSettings = PromotionSettings()
     alerts: AlertSettings = AlertSettings()
     state: StateSettings = StateSettings()
+    privacy: PrivacySettings = PrivacySettings()
     replay: ReplaySettings | None = None
 
     @model_validator(mode="before")
@@ -149,6 +151,39 @@ class Settings(Section):
     def _label_paths(self) -> list[str]:
         return [self.label.id or self.id, self.label.path, *([self.label.time] if self.label.time else [])]
 
+    @model_validator(mode="after")
+    def _personal_everywhere(self) -> Self:
+        """Refuse a path that is marked as personal and read in clear from the same JSON besides."""
+        kind = {self.topics.kind.path} if self.topics.kind else set()
+        marked = {field.path or name for name, field in self.fields.items() if field.pii}
+        clear = {self.time, *kind, *(field.path or name for name, field in self.fields.items() if not field.pii)}
+        of_label = {self.label.path, *([self.label.time] if self.label.time else []), *kind}
+        label_id = self.label.id or self.id
+        (marked if self.privacy.id else clear).add(self.id)
+        twice = (marked & clear) | ({label_id} & of_label if self.privacy.id else set())
+        if twice:
+            raise ValueError(f"path {min(twice)!r} is personal in one place and not in another; mark both, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _retention_can_be_kept(self) -> Self:
+        kept = self.privacy.retention
+        if kept is not None and self.time == ROW_TIME:
+            raise ValueError("privacy.retention needs a time; events that are counted as rows have no age")
+        if kept is not None and kept < 2 * self.label.horizon:
+            raise ValueError("privacy.retention is less than twice label.horizon: so long an id is remembered")
+        return self
+
+    @property
+    def kept_fields(self) -> dict[str, FieldSettings]:
+        """The fields that are read: all but those of which nothing is kept."""
+        return {name: field for name, field in self.fields.items() if field.pii != "drop"}
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether a field or the id is marked as personal."""
+        return self.privacy.id is not None or any(field.pii for field in self.fields.values())
+
     @property
     def clock(self) -> Clock:
         """How moments and spans of the stream are written."""
@@ -184,7 +219,7 @@ class Settings(Section):
         """Each feature's type, in the order of the project file."""
         if self.features is not None:
             return dict(self.features.outputs)
-        return {name: field.type for name, field in self.fields.items()}
+        return {name: field.type for name, field in self.kept_fields.items()}
 
     @property
     def batch_kinds(self) -> dict[str, Kind]:

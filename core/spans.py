@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from core.durations import DAY
+from core.recorded import FIRST_ROW
 
 _ENOUGH = 100
 _Times = np.ndarray[Any, np.dtype[np.int64]]
@@ -15,13 +16,15 @@ _Times = np.ndarray[Any, np.dtype[np.int64]]
 def window_origin(first_event: int, span: int) -> int:
     """Return where the first window starts: `first_event` floored to a day, or to a shorter span, ms.
 
+    Shorter spans are counted from the year 2000: a file that counts its rows begins there, with a whole window.
+
     Examples
     --------
-    >>> window_origin(DAY + 5, 7 * DAY) == DAY
-    True
+    >>> window_origin(DAY + 5, 7 * DAY) == DAY, window_origin(FIRST_ROW + 5, 1_000_000) == FIRST_ROW
+    (True, True)
     """
     unit = DAY if span >= DAY else span
-    return first_event // unit * unit
+    return first_event - (first_event - FIRST_ROW) % unit
 
 
 def next_due(origin: int, span: int, horizon: int, after: int) -> int:

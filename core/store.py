@@ -12,6 +12,8 @@ from typing import TypeVar
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileSelector, FileSystem, PyFileSystem
 
 from core.errors import StoreError, VersionGoneError
 from core.tables import Filter, Rows
@@ -21,6 +23,10 @@ R = TypeVar("R")
 _LOG_RETENTION = "delta.logRetentionDuration"
 _FOR_EVER = "interval 36500 days"
 """Delta's own 30 days would take the log of a pinned version from below it: only `maintain` shortens a log."""
+
+_STATISTICS = "delta.dataSkippingStatsColumns"
+_COUNTED = ("event_time", "clock", "label_time", "label_clock", "partition", "step", "label_step")
+"""Of these columns alone smallest and largest values go into the log, which outlives the rows: none names anybody."""
 
 _SLACK_HOURS = 24
 _TRIES = 20
@@ -197,6 +203,68 @@ class TableStore:
         gone = tuple(version for version in wanted if since[version] is None)
         return Maintenance(table, compacted["numFilesRemoved"], compacted["numFilesAdded"], len(removed), gone)
 
+    def delete(self, table: str, predicate: str) -> int:
+        """Delete rows and return how many; the predicate (SQL) stays in the table's log.
+
+        Versions from before have them still, as long as their files are there: see `older_files`.
+
+        Raises
+        ------
+        StoreError
+            If the table cannot be written.
+        """
+        with _translated(table, "written"):
+            done = _repeated(table, lambda: self._open_with_log(table).delete(predicate))
+        return int(done["num_deleted_rows"])
+
+    def rewrite(self, table: str, change: Callable[[pa.Table], pa.Table]) -> None:
+        """Replace all rows by what `change` makes of them; nothing of that is in the table's log.
+
+        Raises
+        ------
+        StoreError
+            If the table cannot be written.
+        """
+
+        def step() -> None:
+            opened = self._open_with_log(table)
+            write_deltalake(opened, change(opened.to_pyarrow_table()), mode="overwrite")
+
+        with _translated(table, "written"):
+            _repeated(table, step)
+
+    def older_files(self, table: str) -> tuple[FileSystem, list[str]]:
+        """Return the table's file system, and in it the data files that its latest version does not have.
+
+        Raises
+        ------
+        StoreError
+            If they cannot be listed.
+        """
+        with _translated(table, "listed"):
+            filesystem = PyFileSystem(DeltaStorageHandler(self._path(table)))
+            found = filesystem.get_file_info(FileSelector("", recursive=True))
+            names = [entry.path for entry in found if entry.is_file and entry.path.endswith(".parquet")]
+            used = set(pa.table(self._open(table).get_add_actions(flatten=True))["path"].to_pylist())
+        data = [name for name in names if not name.startswith("_delta_log/")]
+        return filesystem, [name for name in data if name not in used]
+
+    def is_whole(self, table: str, version: int) -> bool:
+        """Tell whether a version can be read: it is in the log, and all of its files are there.
+
+        Raises
+        ------
+        StoreError
+            If that cannot be told.
+        """
+        with _translated(table, "looked through"):
+            try:
+                wanted = pa.table(self._open(table, version).get_add_actions(flatten=True))["path"].to_pylist()
+            except VersionGoneError:
+                return False
+            filesystem = PyFileSystem(DeltaStorageHandler(self._path(table)))
+            return all(entry.is_file for entry in filesystem.get_file_info(wanted)) if wanted else True
+
     def _append(self, table: str, rows: Rows, app: str, sequence: int) -> int:
         opened = self._open_with_log(table) if self.exists(table) else None
         last = None if opened is None else opened.transaction_version(app)
@@ -223,7 +291,7 @@ class TableStore:
                 self._path(table),
                 rows,
                 mode="error",
-                configuration={_LOG_RETENTION: _FOR_EVER},
+                configuration=_properties(rows.schema.names, _FOR_EVER),
                 commit_properties=CommitProperties(app_transactions=[transaction], max_commit_retries=0),
             )
         except DeltaError as error:
@@ -272,11 +340,12 @@ class TableStore:
                 raise self._gone(table, version) from error
 
     def _open_with_log(self, table: str, kept: str = _FOR_EVER) -> DeltaTable:
-        """Open the latest version, after having Delta keep the log so long; an earlier headrace did not say."""
+        """Open the latest version, after having Delta keep the log so long; an earlier headrace set less."""
         opened = self._open(table)
-        if opened.metadata().configuration.get(_LOG_RETENTION) == kept:
+        wanted = _properties([field.name for field in opened.schema().fields], kept)
+        if wanted.items() <= opened.metadata().configuration.items():
             return opened
-        opened.alter.set_table_properties({_LOG_RETENTION: kept})
+        opened.alter.set_table_properties(wanted)
         return self._open(table)  # not as it was altered: others' commits may have come before that
 
     def _gone(self, table: str, version: int) -> VersionGoneError:
@@ -284,9 +353,14 @@ class TableStore:
         if version > latest:
             return VersionGoneError(f"table {table!r} has no version {version}; its latest is {latest}")
         return VersionGoneError(
-            f"version {version} of table {table!r} is gone: maintenance has removed its files or its part of the log; "
-            f"only pinned and recent versions are kept, up to the latest, {latest}"
+            f"version {version} of table {table!r} is gone: maintenance, headrace erase or privacy.retention has "
+            f"removed files or its part of the log; pinned and recent versions are kept, up to the latest, {latest}"
         )
+
+
+def _properties(columns: Sequence[str], log_kept: str) -> dict[str, str]:
+    counted = [name for name in _COUNTED if name in columns]
+    return {_LOG_RETENTION: log_kept, **({_STATISTICS: ",".join(counted)} if counted else {})}
 
 
 def _repeated(table: str, step: Callable[[], R]) -> R:

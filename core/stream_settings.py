@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from core.durations import DAY
+from core.privacy_settings import Mark
 from core.setting_types import Duration, Kind, Name, Section
 
 
@@ -40,6 +41,17 @@ class FieldSettings(_Bounded):
     minimum: float | None = Field(None, description="the smallest number accepted")
     maximum: float | None = Field(None, description="the largest number accepted")
     max_categories: PositiveInt = Field(200, description="distinct categories kept; every later one is read as <other>")
+    pii: Mark | None = Field(
+        None,
+        description="a personal value: hash keeps a keyed hash instead (category and text), drop keeps nothing of it, "
+        "and neither is seen by the feature function in clear",
+    )
+
+    @model_validator(mode="after")
+    def _hash_of_text(self) -> Self:
+        if self.pii == "hash" and self.type not in ("category", "text"):
+            raise ValueError(f"pii: hash makes text of a {self.type}; make the field a category, or write pii: drop")
+        return self
 
 
 class LabelSettings(_Bounded):

@@ -185,7 +185,7 @@ def events_schema(settings: Settings) -> pa.Schema:
             pa.field("event_time", TIMESTAMP),
             pa.field("partition", pa.int32()),
             pa.field("step", pa.int64()),
-            *(pa.field(field_column(name), _FEATURE_TYPES[field.type]) for name, field in settings.fields.items()),
+            *(pa.field(field_column(name), _FEATURE_TYPES[field.type]) for name, field in settings.kept_fields.items()),
         ]
     )
 

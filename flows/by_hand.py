@@ -1,11 +1,7 @@
-"""Promotion and rollback by hand: decided in the ledger, then carried out, until it is done.
+"""What a person decides: who is champion, and which window is not to be learned from.
 
-1. One ledger transaction: what is to move, from which champion, who says so and why is kept.
-2. The alias moves, only from the champion that the person saw; a retraining under way that was compared with that one
-   then finds another, and is not promoted.
-3. One ledger transaction: the record.
-
-A command that dies behind 1 is followed by the next one, or by the dispatcher.
+A promotion or rollback is a move (`flows.moves`) from the champion that the person saw. A retraining under way that was
+compared with that one then finds another, and is not promoted.
 """
 
 from __future__ import annotations
@@ -20,10 +16,10 @@ from core.model_versions import ModelVersion
 from core.models import CHAMPION, PREVIOUS
 from core.progress import stream_of
 from core.project import Project
+from core.quarantine import Span, unlearned
 from core.registry import Registry
 from core.status import read_status
-from flows.lease import MOVE
-from flows.promotion import moved
+from flows.moves import Move, about, decide, finish
 
 _LATEST_ALERTS = 5
 
@@ -81,30 +77,28 @@ def promote(
     return _move(project, ledger, registry, "promotion", version, aliases, {"by": by, "why": why})
 
 
-def finish(ledger: Ledger, registry: Registry) -> str | None:
-    """Carry out a move that was decided by hand; return what was done, None if there is none.
+def unlearn(project: Project, ledger: Ledger, window: Span, *, by: str, why: str | None) -> dict[str, Any]:
+    """Put a window into quarantine and have every partition learn again without it; return what was recorded.
 
     Raises
     ------
-    RegistryError
-        If MLflow cannot be reached; what is left is done by the next call.
+    UsageError
+        If no worker has run here, the stream has not come that far, or the window is unlearned already.
     """
-    decided = ledger.recall(MOVE)
-    if decided is None:
-        return None
-    body = decided["body"]
-    version, expected = body["version"], body["previous"]
-    current = registry.aliases().get(CHAMPION)
-    if current in (version, expected):
-        registry.promote(version, expected=expected)
+    clock, now, records = project.settings.clock, _stream_time(project), ledger.history()
+    said = clock.between(*window)
+    if now is None:
+        raise UsageError(f"{project.state}: no worker has run here, so nothing was learned that could be forgotten")
+    if window[1] > now:
+        raise UsageError(f"{said}: the stream is at {clock.moment(now)} only; name a window that has ended")
+    if window in unlearned(records):
+        raise UsageError(f"{said}: is unlearned already; see 'headrace history'")
+    body = {"approved": {"by": by, "why": why}, "reasons": [f"Named by {by}: {why or 'no reason given'}."]}
+    key = f"by-hand-{clock.key(window[0])}-{time.time_ns() // 1_000_000:x}"
     with ledger.transaction():
-        if ledger.recall(MOVE) == decided:  # nobody else has finished it meanwhile
-            ledger.forget(MOVE)
-            if current in (version, expected):
-                ledger.record(decided["kind"], decided["key"], event_time=body["effective_at"], body=body)
-    if current in (version, expected):
-        return f"version {version} is champion"
-    return f"version {current} became champion meanwhile: {version} is not"
+        ledger.record("quarantine", key, event_time=now, body={**body, "span": list(window)})
+        ledger.record("unlearn", key, event_time=now, body={**body, "spans": [list(window)]})
+    return {"kind": "unlearn", "key": key, "span": [clock.to_json(moment) for moment in window], **body}
 
 
 def _move(
@@ -119,24 +113,15 @@ def _move(
     registry.load(version)  # a worker that cannot load it would go on with the one that serves
     entry = next(entry for entry in registry.versions() if entry.version == version)
     body = {
-        "version": version,
-        "previous": aliases.get(CHAMPION),
-        "effective_at": _stream_time(project),
-        "request": entry.tags.get("request"),
+        **about(entry, aliases, _stream_time(project)),
         "trigger": "manual",
-        "mlflow_run": entry.run_id,
-        "rows_digest": entry.tags.get("rows_digest"),
-        "aliases": moved(aliases, version),
+        "watched": kind == "promotion" and CHAMPION in aliases and project.settings.promotion.watch,
         "approved": approved,
         "evidence": _evidence(ledger, entry),
     }
     key = f"{version}-by-hand-{time.time_ns() // 1_000_000:x}"
-    with ledger.transaction():
-        if ledger.recall(MOVE) is not None:
-            raise ChampionChangedError(
-                "somebody else moves the champion at this very moment; look at 'headrace history'"
-            )
-        ledger.remember(MOVE, {"kind": kind, "key": key, "at": time.time(), "body": body})
+    if not decide(ledger, Move(kind, key, body)):
+        raise ChampionChangedError("somebody else moves the champion at this very moment; look at 'headrace history'")
     said = finish(ledger, registry)
     if not any(record.key == key for record in ledger.history(kind)):
         raise ChampionChangedError(f"{said}; look at 'headrace history' and try again")

@@ -35,6 +35,7 @@ def check_drift(project: str, state: str | None = None) -> str:
     from core.status import is_alive, read_status
     from core.store import TableStore
     from flows.dispatch import Dispatcher
+    from flows.shadowing import Shadowing
 
     loaded = load_project(project, state=state or None)
     if is_alive(read_status(loaded.status, "monitor")):
@@ -43,10 +44,12 @@ def check_drift(project: str, state: str | None = None) -> str:
     from monitoring.monitor import Monitor
 
     ledger = Ledger(loaded.ledger)
-    monitor = Monitor(loaded, ledger, TableStore(loaded.tables), send_alert=make_sender(loaded.settings.alerts))
+    store = TableStore(loaded.tables)
+    monitor = Monitor(loaded, ledger, store, send_alert=make_sender(loaded.settings.alerts))
     try:
         if monitor.run_once() is None:  # its process may be in another container, and in one window for long
             return _left_alone()
+        Shadowing(loaded, ledger, store).run_once()
         if api_url := os.environ.get("PREFECT_API_URL"):  # nobody else looks after the requests here
             Dispatcher(loaded, ledger, api_url, one_off=True).run_once()
     finally:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from core.audit import Ledger, RetrainRequest
 from core.errors import PrefectError, RegistryError
 from core.project import Project
+from flows.approval import show
 from flows.lease import MOVE, PROMOTING, beat_name, find, try_again
 from flows.prefect_api import ENDED, PrefectApi
 from flows.trouble import Trouble
@@ -35,6 +36,8 @@ class Dispatcher:
         Prefect's API, as in ``PREFECT_API_URL``.
     carry_out : callable, optional
         Finishes a decided promotion whose run died, given the request's id; returns what it did.
+    may_start : callable
+        Whether a request's time has come: shadows are judged first.
     one_off : bool
         Whether it looks only once. It cannot watch then, and has to believe the wall clocks: how long ago something
         changed is what the ledger says of it.
@@ -51,6 +54,7 @@ class Dispatcher:
         api_url: str,
         *,
         carry_out: Callable[[str], str | None] | None = None,
+        may_start: Callable[[RetrainRequest], bool] = lambda request: True,
         one_off: bool = False,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
@@ -59,6 +63,7 @@ class Dispatcher:
         self._ledger = ledger
         self._api = PrefectApi(api_url)
         self._carry_out = carry_out or self._carry_out_in_registry
+        self._may_start = may_start
         self._one_off = one_off
         self._clock = clock
         self._unchanged, self._silent = _Since(steady), _Since(steady)
@@ -96,10 +101,11 @@ class Dispatcher:
 
     def _look(self) -> None:
         if (decided := self._ledger.recall(MOVE)) and self._clock() - decided["at"] > LOST_AFTER_S:
-            _log.warning("a move by hand was decided and not carried out: %s", self._finish_by_hand())
+            _log.warning("a move was decided and not carried out: %s", self._finish_by_hand())
         for request in self._ledger.open_requests():
             if request.status == "requested":
-                if request.attempt == 1 or self._unchanged_s(request) >= pause_before(request.attempt):
+                rested = request.attempt == 1 or self._unchanged_s(request) >= pause_before(request.attempt)
+                if rested and self._may_start(request):
                     self._submit(request)
             elif (lost := self._lost(request)) is not None:
                 self._cancel(request)  # first: a run that stands still may hold what the next steps need
@@ -107,6 +113,7 @@ class Dispatcher:
                     self._finish(request)
                 else:
                     self._try_again(request, lost)
+        show(self._project, self._ledger, self._api)
 
     def _submit(self, request: RetrainRequest) -> None:
         flow_run = self._api.submit(
@@ -189,7 +196,7 @@ class Dispatcher:
 
     def _finish_by_hand(self) -> str | None:
         from core.registry import Registry
-        from flows.by_hand import finish
+        from flows.moves import finish
 
         return finish(self._ledger, Registry(self._project))
 

@@ -26,7 +26,7 @@ def execute(retraining: Retraining, run_step: RunStep = lambda _name, step: step
     Returns
     -------
     dict
-        ``outcome`` (promoted, gated, failed or superseded), ``reasons``, ``version``, ``mlflow_run``.
+        ``outcome`` (promoted, shadowing, gated, failed or superseded), ``reasons``, ``version``, ``mlflow_run``.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def execute(retraining: Retraining, run_step: RunStep = lambda _name, step: step
         if ended["outcome"] == "superseded":
             return ended
         raise
-    return _outcome(retraining, "promoted", [])
+    return _outcome(retraining, retraining.outcome, [])
 
 
 def _end(retraining: Retraining, outcome: str, reasons: list[str], *, may_pass: bool = False) -> dict[str, Any]:

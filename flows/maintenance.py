@@ -1,8 +1,9 @@
-"""The flow that keeps the tables fast and small: compact, then vacuum all but pinned versions."""
+"""The flow that keeps tables fast and small: what is past its time goes, then compact, and vacuum what no pin keeps."""
 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +16,7 @@ _log = logging.getLogger("headrace.maintenance")
 
 @flow(name="maintenance", persist_result=False, validate_parameters=False)
 def maintenance(project: str, state: str | None = None, retention_hours: int = 168) -> list[dict[str, Any]]:
-    """Compact and vacuum every table of a project; pinned versions stay readable.
+    """Compact and vacuum every table of a project; pinned versions stay readable, but for what is past its time.
 
     Parameters
     ----------
@@ -42,13 +43,16 @@ def maintenance(project: str, state: str | None = None, retention_hours: int = 1
     from core.errors import StoreError
     from core.project import load_project
     from core.store import TableStore
+    from flows.retention import let_go
     from flows.upkeep import maintain_tables, release_pins
 
     loaded = load_project(project, state=state or None)
     ledger = Ledger(loaded.ledger)
     try:
         release_pins(ledger, loaded.settings.retrain.reproducible)
-        done = maintain_tables(TableStore(loaded.tables), ledger, retention_hours)
+        store = TableStore(loaded.tables)
+        let_go(loaded, store, ledger, round(time.time() * 1000))
+        done = maintain_tables(store, ledger, retention_hours)
     finally:
         ledger.close()
     for entry in done:

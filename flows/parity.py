@@ -97,7 +97,7 @@ def kept_events(tables: ReadsTables, rows: Examples, settings: Settings) -> list
     if len(pairs) > most:
         pairs = [pairs[at] for at in np.linspace(0, len(pairs) - 1, most).round().astype(int)]
     stored = _values(rows.table, [place for place, _ in pairs], {n: feature_column(n) for n in settings.feature_kinds})
-    fields = _values(events, [at for _, at in pairs], {name: field_column(name) for name in settings.fields})
+    fields = _values(events, [at for _, at in pairs], {name: field_column(name) for name in settings.kept_fields})
     times = milliseconds(events["event_time"])
     ids = events["id"].to_pylist()
     return [

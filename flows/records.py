@@ -27,7 +27,7 @@ def records_of(
     request = lease.request
     gate = {
         "request": request.id,
-        "passed": summary["promoted"],
+        "passed": summary["promoted"] or summary["shadowing"] or summary["waiting"],
         "bootstrap": evaluation is not None and evaluation.champion is None,
         "champion": evaluation.champion if evaluation else None,
         "version": summary["version"],

@@ -25,7 +25,7 @@ def retrain(
     state: str | None = None,
     attempt: int | None = None,
 ) -> dict[str, Any]:
-    """Retrain a project's batch model and promote it if every gate passes.
+    """Retrain a project's batch model, and let it challenge the champion (or be it) if every gate passes.
 
     Parameters
     ----------
@@ -43,7 +43,8 @@ def retrain(
     Returns
     -------
     dict
-        ``outcome`` (promoted, gated, failed, superseded or skipped), ``reasons``, ``version``, ``mlflow_run``.
+        ``outcome`` (promoted, shadowing, gated, failed, superseded or skipped), ``reasons``, ``version``,
+        ``mlflow_run``.
     """
     end_with_starter()
     # Before OpenMP loads: threads that wait by spinning make a fit beside a busy stream forty times slower.

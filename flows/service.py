@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 
-from core.audit import Ledger
+from core.audit import Ledger, RetrainRequest
 from core.errors import AlreadyRunningError, HeadraceError
 from core.project import Project
 from flows.dispatch import Dispatcher
@@ -31,10 +32,20 @@ class Dispatching(threading.Thread):
         Ends it, and is set by it when it has to end.
     poll_s : float
         Time between two looks, s.
+    may_start : callable
+        See :class:`flows.dispatch.Dispatcher`.
     """
 
-    def __init__(self, project: Project, ledger: Ledger, stop: threading.Event, poll_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        project: Project,
+        ledger: Ledger,
+        stop: threading.Event,
+        poll_s: float = 1.0,
+        may_start: Callable[[RetrainRequest], bool] = lambda request: True,
+    ) -> None:
         super().__init__(name="dispatcher", daemon=True)
+        self._may_start = may_start
         self._project = project
         self._ledger = ledger
         self._stop_event = stop
@@ -73,10 +84,13 @@ class Dispatching(threading.Thread):
 
     def _dispatch(self) -> None:
         if api_url := os.environ.get("PREFECT_API_URL"):
-            Dispatcher(self._project, self._ledger, api_url).run(self._stop_event, self._poll_s)
+            self._dispatcher(api_url).run(self._stop_event, self._poll_s)
             return
         with LocalPrefect(self._project) as prefect:
-            Dispatcher(self._project, self._ledger, prefect.url).run(self._stop_event, self._poll_s)
+            self._dispatcher(prefect.url).run(self._stop_event, self._poll_s)
+
+    def _dispatcher(self, api_url: str) -> Dispatcher:
+        return Dispatcher(self._project, self._ledger, api_url, may_start=self._may_start)
 
     def _wait_for(self, another: str) -> None:
         if another != self._waiting_for:

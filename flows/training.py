@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from core.audit import CHALLENGER_BLEND, Ledger
+from core.audit import CHALLENGER_BLEND, Ledger, Outcome
 from core.batch_model import FittedModel
 from core.errors import CheckpointError, RegistryError, StoreError
 from core.model_versions import ModelVersion, Registration
@@ -24,6 +24,7 @@ from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
 from flows.apart import predictions_apart
 from flows.cost import FitCost
+from flows.digests import rows_digest
 from flows.energy import Meter
 from flows.evaluation import Evaluation, evaluate
 from flows.examples import DataVersion, Examples, missing_columns, read_examples
@@ -40,12 +41,12 @@ from flows.gates import (
 )
 from flows.lease import Lease
 from flows.parity import parity_gate
-from flows.promotion import Bodies, carry_out, decide, pin_owner
+from flows.promotion import ENDS, Becomes, Bodies, carry_out, decide, pin_owner
 from flows.provenance import code_version
-from flows.recipe import Recipe, recipe_of
+from flows.recipe import Recipe, recipe_of, sampled_digest
 from flows.records import data_cut, records_of, registration
 from flows.references import Validation, volume_of, write_reference
-from flows.search import SearchResult, fit, search
+from flows.search import SearchResult, fit, rows_of, search
 from flows.splits import Split, mature, split_by_time
 from flows.validation import column_problems, data_problems
 from monitoring.calibration import calibrations
@@ -85,6 +86,8 @@ class Retraining:
         self.version: ModelVersion | None = None
         self.run_id: str | None = None
         self.seconds: dict[str, float] = {}
+        self.outcome: Outcome = "promoted"
+        self._judged: dict[str, str] | None = None
         self._kept_out: list[Span] = []
         self._recipe: Recipe | None = None
         self._data: DataVersion | None = None
@@ -231,6 +234,11 @@ class Retraining:
 
     def refit(self) -> str:
         """Fit the challenger's candidate again, on all mature rows."""
+        used = rows_of(self._found.best.candidate, self._train)
+        self._judged = {
+            "rows_digest": rows_digest(used),
+            "predictions_digest": sampled_digest(self._challenger, used),
+        }
         self._final = fit(self.project, self._found.best.candidate, self._rows)
         return f"fitted on {len(self._rows)} rows up to {self.project.settings.clock.moment(data_cut(self._rows))}"
 
@@ -255,25 +263,45 @@ class Retraining:
         return "loads from the registry and answers the same"
 
     def promote(self) -> str:
-        """Decide in the ledger, then move the alias and close the request."""
+        """Decide in the ledger what it becomes, then move the alias and close the request."""
         assert self.version is not None
+        rules, previous = self.project.settings.promotion, None if self._champion is None else self._champion.version
+        becomes: Becomes = "promotion"
+        if not self.bootstrap and (rules.shadow or rules.approval):
+            becomes = "challenge" if rules.shadow else "approval"
+        outcome = ENDS[becomes]
         note = ["bootstrap: no champion yet, compared with the trivial baseline"] if self.bootstrap else []
-        previous = None if self._champion is None else self._champion.version
-        records = self.records(promoted=True, reasons=note)
-        decide(self.lease, self.version, previous, records, note, aliases=self.registry.aliases())
-        return carry_out(self.ledger, self.registry, self.request.id) or "the promotion was carried out already"
+        if becomes == "approval":
+            note = [f"version {self.version.version} waits for approval: headrace approve"]
+        if becomes == "challenge":
+            note = [f"version {self.version.version} predicts in shadow beside champion {previous} until it is decided"]
+        decide(
+            self.lease,
+            self.version,
+            previous,
+            self.records(promoted=becomes == "promotion", reasons=note, outcome=outcome),
+            note,
+            aliases=self.registry.aliases(),
+            becomes=becomes,
+            watched=rules.watch and previous is not None,
+        )
+        self.outcome = outcome
+        return carry_out(self.ledger, self.registry, self.request.id) or "it was carried out already"
 
-    def records(self, *, promoted: bool, reasons: list[str]) -> Bodies:
+    def records(self, *, promoted: bool, reasons: list[str], outcome: Outcome = "gated") -> Bodies:
         """Return the gate and the retraining of this attempt for the ledger."""
         summary = {
             "table_version": None if self._data is None else self._data.examples,
             "rows": len(self._rows) if hasattr(self, "_rows") else 0,
             "promoted": promoted,
+            "shadowing": outcome == "shadowing",
+            "waiting": outcome == "waiting",
             "reasons": reasons,
             "mlflow_run": self.run_id,
             "version": self.version.version if self.version else None,
             "code": code_version(),
             "recipe": self._recipe.as_json() if self._recipe else None,
+            "judged": self._judged,
             "seconds": round(sum(self.seconds.values()), 2),
             "steps": {name: round(value, 2) for name, value in self.seconds.items()},
         }

@@ -9,7 +9,7 @@ from core.audit import Ledger, LedgerRecord
 from core.errors import StoreError
 from core.store import Maintenance, TableStore
 from core.tables import CORRECTIONS, EVENTS, EXAMPLES, PREDICTIONS, WINDOWS
-from flows.promotion import pin_owner
+from flows.promotion import named_versions, pin_owner
 
 _log = logging.getLogger("headrace.maintenance")
 
@@ -42,7 +42,7 @@ def release_pins(ledger: Ledger, keep: int) -> list[str]:
         before = range(1, min(versions, default=1))  # of runs that were killed before they could write a record, too
         requests = {request.id: request.is_open for request in ledger.requests()}
         kept = {_owner_of(record) for record in made[-keep:]} | {name for name, is_open in requests.items() if is_open}
-        kept |= {pin_owner(version) for version in _named(ledger.history())}
+        kept |= {pin_owner(version) for version in named_versions(ledger.history())}
         known = {*map(_owner_of, made), *requests, *map(pin_owner, before)}
         old = [owner for owner in ledger.pin_owners() if owner in known - kept]
         for owner in old:
@@ -54,16 +54,6 @@ def _owner_of(record: LedgerRecord) -> str:
     """Return who pins the rows of a fit: the version that came of it, or the request of one that was gated out."""
     body = record.body
     return str(body["request"]) if body.get("version") is None else pin_owner(body["version"])
-
-
-def _named(records: list[LedgerRecord]) -> set[int]:
-    """Return the versions that have an alias, as the ledger says."""
-    moves = [record.body for record in records if record.kind in ("promotion", "rollback")]
-    if not moves:
-        return set()
-    last = moves[-1]
-    named = {last.get("version"), last.get("previous"), *last.get("aliases", {}).get("after", {}).values()}
-    return {version for version in named if version is not None}
 
 
 def _maintained(store: TableStore, ledger: Ledger, table: str, retention_hours: int) -> Maintenance | None:

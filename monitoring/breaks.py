@@ -66,8 +66,13 @@ class Features:
         return {signal.name for signal in moved if signal.score >= _UNUSUAL}
 
     def abrupt_steps(self, earlier: pa.Table) -> dict[str, float]:
-        """Return the features that are an abrupt step away from an earlier window's, and how far."""
-        unusual, settings = self.unusual, self.settings
+        """Return the features that are an abrupt step away from an earlier window's, and how far.
+
+        One that never moved is none: it has no scale that would tell a unit from another, and what was fitted on it
+        learned nothing from it. The counter that moves at last (a year, a version) is drift.
+        """
+        settings = self.settings
+        unusual = {name for name in self.unusual if _has_moved(self.reference, name)}
         if not unusual or not earlier.num_rows:
             return {}
         sides = [take_sample(side, settings.windows.sample) for side in (self.current, earlier, self.reference)]
@@ -162,6 +167,11 @@ def _gone(current: pa.Table, reference: pa.Table, settings: Settings) -> dict[st
         if now - before > GONE:
             found[name] = f"{name} is missing in {now:.0%} of the rows, where {before:.0%} was usual."
     return found
+
+
+def _has_moved(rows: pa.Table, name: str) -> bool:
+    column = feature_column(name)
+    return column in rows.column_names and len(rows[column].drop_null().unique()) > 1
 
 
 def _is_abrupt(name: str, step: float, features: Features) -> bool:

@@ -79,6 +79,8 @@ class Evidence:
         Whether a retraining is under way.
     retrainings : tuple of int
         Event times of the retrainings decided by anybody, ms.
+    in_shadow : int or None
+        The challenger that predicts in shadow and is not decided yet, if there is one.
     """
 
     window: WindowStage
@@ -106,6 +108,7 @@ class Evidence:
     alerted: bool = False
     open_retraining: bool = False
     retrainings: tuple[int, ...] = ()
+    in_shadow: int | None = None
 
 
 @dataclass(frozen=True)

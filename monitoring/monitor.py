@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from core.audit import DISPATCH_PROBLEM, Ledger, RecordKind, RetrainRequest
 from core.errors import AlreadyRunningError, HeadraceError
+from core.line_up import line_up
 from core.locks import FileLock
 from core.progress import Stream, stream_of
 from core.project import Project
@@ -218,8 +219,12 @@ class Monitor:
         """Ask the policy with what the ledger knows; to be called in the stage's transaction."""
         stage, requests = evidence.window, self._ledger.requests()
         sibling = stage.sibling("labels" if stage.stage == "data" else "data")
+        challenger = line_up(
+            self._ledger.history(), stage.due - 1
+        ).challenger  # what happens at that moment comes after
         evidence = replace(
             evidence,
+            in_shadow=None if challenger is None else challenger.version,
             alerted=any(record.key == sibling for record in self._ledger.history("alert")),
             open_retraining=any(request.is_open for request in requests),
             retrainings=tuple(request.event_time for request in requests),

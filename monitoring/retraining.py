@@ -39,7 +39,11 @@ def retraining(evidence: Evidence, state: PolicyState, settings: Settings) -> Re
     prospect = _prospect(evidence, state, settings)
     gain = None if prospect is None else expected_gain(prospect, evidence.past)
     found = _found(evidence, state, settings)
-    why_not = _not_worth_it(gain, settings.retrain, settings.clock) or _over_budget(evidence, settings.retrain)
+    why_not = (
+        _not_worth_it(gain, settings.retrain, settings.clock)
+        or _over_budget(evidence, settings.retrain)
+        or _not_decided(evidence)
+    )
     if found is not None and why_not is None:
         trigger, reasons = found
         return Retraining(trigger, (*reasons, *_gain_reasons(gain)), prospect, gain)
@@ -96,6 +100,15 @@ def _over_budget(evidence: Evidence, retrain: RetrainSettings) -> str | None:
     if today < retrain.per_day:
         return None
     return f"There were {today} retrainings within {evidence.window.clock.day}, as many as retrain.per_day allows."
+
+
+def _not_decided(evidence: Evidence) -> str | None:
+    """A new challenger would take the place of the one in shadow: where drift lasts, none would ever be decided."""
+    if evidence.in_shadow is None:
+        return None
+    return (
+        f"Version {evidence.in_shadow} predicts in shadow, and is decided first, or at the next retraining that is due."
+    )
 
 
 def _bootstrap_reason(evidence: Evidence, last: int | None, settings: Settings) -> str | None:

@@ -16,7 +16,10 @@ from typing import Any
 
 @dataclass
 class EventBook:
-    """Counters of events; `evicted` is the part of `expired` that left early because the join was full."""
+    """Counters of events.
+
+    Parts of `expired`: `evicted` left early because the join was full, `erased` because their id was erased.
+    """
 
     received: int = 0
     predicted: int = 0
@@ -27,6 +30,7 @@ class EventBook:
     expired: int = 0
     pending: int = 0
     evicted: int = 0
+    erased: int = 0
     unknown_fields: int = 0
 
 

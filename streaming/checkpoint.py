@@ -17,7 +17,7 @@ import logging
 import math
 import pickle
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from itertools import islice
@@ -38,7 +38,7 @@ _MOST_WINDOWS_BACK = 8
 _SUFFIX = ".snapshot"
 _IN_HEADER = (
     *("positions", "topic_clocks", "step", "clock", "first_event"),
-    *("champion_version", "champion_since", "unlearned", "following"),
+    *("champion_version", "champion_since", "unlearned", "following", "erased"),
 )
 _MODELS = ("experts", "blend", "plausible", "shadows")
 _log = logging.getLogger("headrace.checkpoint")
@@ -177,6 +177,27 @@ class Checkpoints:
                 return _unpickled(file, "models")
         return None
 
+    def forget_others(self, partition: int, erased: Collection[str]) -> int:
+        """Remove every older file of a partition that may hold one of the ids that were `erased`; return how many.
+
+        The newest stays, and so does one that was made after all of them were erased.
+        """
+        newest = self._names(partition)[0]
+        gone = 0
+        for name in self._store.names(_stem(partition)):
+            if name != newest and not {*erased} <= self._erased_in(name):
+                self._store.remove(name)
+                gone += 1
+        return gone
+
+    def _erased_in(self, name: str) -> set[str]:
+        """Return what had been erased when a file was written; nothing if it does not tell."""
+        try:
+            file = SnapshotFile.read(self._store.read(name), self._key, self._store.where(name))
+        except CheckpointError:
+            return set()
+        return set(file.header.get("erased", {}))
+
     def partitions(self) -> list[int]:
         """Return the partitions that have snapshots."""
         names = [name for name in self._store.names("partition-") if name.endswith(_SUFFIX)]
@@ -288,6 +309,7 @@ def goes_on(header: dict[str, Any]) -> dict[str, Any]:
     """Return what of a state is in the header of its snapshot."""
     kept = {name: header[name] for name in _IN_HEADER if name in header}
     kept["unlearned"] = [(start, end) for start, end in header.get("unlearned", [])]  # there is none before format 8
+    kept["erased"] = {name: (until, was) for name, (until, was) in header.get("erased", {}).items()}
     return {**kept, "books": Books.from_dict(header["books"])}
 
 

@@ -11,13 +11,16 @@ A replayed record goes to the partition that it came from, with its key, its own
 label without a time of its own is dated by it, and the order of a partition goes on from where it is anyhow
 (:mod:`streaming.ordering`). Only what was refused for its time (`time_ahead`, or a time stamp that is none) is sent as
 of now. The record counts as any other that arrives now: a label whose horizon has passed meanwhile is late.
+
+A letter from which personal values were taken (:mod:`streaming.masking`) is not what came. What is replayed then is the
+bad record itself, from the topic that it lies in, as long as that keeps it.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -28,6 +31,7 @@ from core.durations import EARLIEST, LATEST
 from core.errors import BrokerError
 from core.reasons import REASON_HEADER
 from core.settings import Settings
+from streaming.masking import MASKED_HEADER
 from streaming.transport import Consumer, OutRecord, Producer, RawRecord, TopicPartition
 
 REPLAY_OF_HEADER = "headrace-replay-of"
@@ -73,6 +77,8 @@ class Letter:
         The event's id, if the record says one.
     obstacle : str
         Why it cannot be replayed; empty if it can.
+    masked : bool
+        Whether what is personal was taken out of it: what is replayed is then the bad record itself, from its topic.
     """
 
     place: Place
@@ -84,6 +90,7 @@ class Letter:
     timestamp: int
     id: str | None
     obstacle: str
+    masked: bool = False
 
 
 @dataclass
@@ -133,6 +140,7 @@ def read_letter(record: RawRecord, settings: Settings) -> Letter | None:
         timestamp=_whole(ours.get("headrace-timestamp"), record.timestamp),
         id=_find_id(record.value, settings),
         obstacle=obstacle,
+        masked=MASKED_HEADER in ours,
     )
 
 
@@ -263,11 +271,41 @@ def read_for_replay(consumer: Consumer, publish: Publish, topic: str, partitions
 
 def replay(consumer: Consumer, publish: Publish, topic: str, chosen: Sequence[Letter]) -> None:
     """Send letters again, each together with its receipt; they must be replayable and without a receipt so far."""
-    by_place = {letter.place: letter for letter in chosen}
+    by_place = {letter.place: letter for letter in chosen if not letter.masked}
     for records in _together(fetch(consumer, topic, by_place)):
         letters = [by_place[Place(record.partition, record.offset)] for record in records]
         again = [replayed(record, letter, topic) for record, letter in zip(records, letters, strict=True)]
         publish([*again, *(receipt(letter, topic) for letter in letters)])
+    for letter, record in originals(consumer, [letter for letter in chosen if letter.masked]):
+        publish([replayed(record, letter, topic), receipt(letter, topic)])
+
+
+def originals(consumer: Consumer, letters: Iterable[Letter]) -> Iterator[tuple[Letter, RawRecord]]:
+    """Yield letters with the bad records themselves, from where they lie; not those that are not there any more."""
+    by_partition: dict[TopicPartition, list[Letter]] = {}
+    for letter in letters:
+        by_partition.setdefault(TopicPartition(letter.topic, letter.partition), []).append(letter)
+    for place, found in by_partition.items():
+        kept = consumer.beginning([place])[place]
+        wanted = deque(sorted((x for x in found if x.offset >= kept), key=lambda letter: letter.offset))
+        while wanted:
+            consumer.assign({place: wanted[0].offset})
+            there = {record.offset: record for record in _some(consumer)}
+            through = max(there, default=wanted[0].offset)
+            while wanted and wanted[0].offset <= through:
+                letter = wanted.popleft()
+                record = there.get(letter.offset)
+                if record is not None and record.timestamp == letter.timestamp:
+                    yield letter, record
+
+
+def _some(consumer: Consumer) -> list[RawRecord]:
+    """Return the next records; none where nothing comes for thrice `QUIET_S`."""
+    until = time.monotonic() + 3 * QUIET_S
+    records: list[RawRecord] = []
+    while not records and time.monotonic() < until:
+        records = list(consumer.poll(200, _POLL_RECORDS))
+    return records
 
 
 def _together(records: Iterable[RawRecord]) -> Iterator[list[RawRecord]]:

@@ -121,6 +121,14 @@ class Deadlines(Generic[V]):
         queue, deadline, content = found
         return queue, deadline, self._decode(queue, content)
 
+    def ids(self) -> Iterator[str]:
+        """Go through all ids, in any order; nothing may change meanwhile."""
+        if self._kept:
+            self._unpack()
+        yield from self._held
+        if self._spill is not None:
+            yield from self._spill.ids()
+
     def put(self, queue: int, deadline: int, entry_id: str, value: V) -> None:
         """Put an id into a queue, out of the one that it was in."""
         self.discard(entry_id)

@@ -15,7 +15,7 @@ from core.errors import CheckpointError
 from core.models import SHADOWS, BatchModel
 from core.settings import Settings
 from streaming.champion import Champion
-from streaming.journal import Action, Batch, Entry, Follow, Swap, Tick, Unlearn, picks_of
+from streaming.journal import Action, Batch, Entry, Erase, Follow, Swap, Tick, Unlearn, picks_of
 from streaming.machine import Machine, Output
 from streaming.ordering import Merger, is_clock
 from streaming.relearning import Unlearner
@@ -37,7 +37,7 @@ class Decision:
     @property
     def begins_entry(self) -> bool:
         """Whether all steps before must be committed, and their rows in the tables."""
-        return isinstance(self.action, Unlearn)
+        return isinstance(self.action, Unlearn | Erase)
 
     def perform(self, machine: Machine, unlearner: Unlearner) -> list[Output]:
         """Let the machine do it; return what follows."""
@@ -47,6 +47,8 @@ class Decision:
             return machine.tick(self.records[0], self.action.time)
         if isinstance(self.action, Unlearn):
             unlearner.unlearn(machine.state, self.action)
+        elif isinstance(self.action, Erase):
+            machine.erase(self.action.requests)
         elif isinstance(self.action, Follow):
             machine.follow(self.action.role, self.model)
         else:
@@ -246,7 +248,7 @@ class ScriptedOrder:
                 return None
             self._actions.popleft()
             return Decision(action, model=model)
-        if isinstance(action, Unlearn):
+        if isinstance(action, Unlearn | Erase):
             self._actions.popleft()
             return Decision(action)
         records = self._records(action)

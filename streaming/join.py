@@ -7,11 +7,12 @@ second or contradicting label and a repeated event are told apart from unknown o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -72,6 +73,10 @@ class Expiry:
     evicted: int = 0
     orphans: int = 0
 
+
+Known = Literal["pending", "closed", "label"]
+"""What may be known of an id: its event waits, or does not any more, or its label waits."""
+_KNOWN: tuple[Known, ...] = ("pending", "closed", "label")
 
 _Value = Predicted | Label | Outcome | None
 """By queue: an event that waits; the outcome of one that does not any more, None without; a label that waits."""
@@ -143,6 +148,16 @@ class LabelJoin:
         """Return the event of this id if it waits for its label."""
         known = self._ids.get(event_id)
         return known[2] if known is not None and isinstance(known[2], Predicted) else None
+
+    def ids(self) -> Iterator[str]:
+        """Go through all ids that are known, in any order; nothing may change meanwhile."""
+        return self._ids.ids()
+
+    def forget(self, event_id: str) -> Known | None:
+        """Forget an id; return what was known of it."""
+        queue = self._ids.queue_of(event_id)
+        self._ids.discard(event_id)
+        return None if queue is None else _KNOWN[queue]
 
     def add_event(self, event: Predicted) -> Label | None:
         """Take in a predicted event that is not known; return its label if that came first, which joins it."""

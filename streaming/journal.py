@@ -2,8 +2,8 @@
 
 One entry a commit, in a topic that is partitioned like the others. An entry lists *actions*: records taken
 in this order and predicted as one batch, a step of the clock, a swap of the champion or of a shadow, windows
-unlearned. A take-over entry says who writes from there on: entries of anybody else behind it never count. So the log's
-own order decides who owned the partition, also on a broker without transactions.
+unlearned, ids erased. A take-over entry says who writes from there on: entries of anybody else behind it never count.
+So the log's own order decides who owned the partition, also on a broker without transactions.
 """
 
 from __future__ import annotations
@@ -82,7 +82,13 @@ class Follow(msgspec.Struct, array_like=True, tag=4, frozen=True):
     version: int | None
 
 
-Action = Batch | Tick | Swap | Unlearn | Follow
+class Erase(msgspec.Struct, array_like=True, tag=5, frozen=True):
+    """Here ids were forgotten, as was asked for: first of its entry, as all steps before are in the tables."""
+
+    requests: list[str]
+
+
+Action = Batch | Tick | Swap | Unlearn | Follow | Erase
 
 
 class Entry(msgspec.Struct, array_like=True, tag="entry", frozen=True):
@@ -94,7 +100,7 @@ class Entry(msgspec.Struct, array_like=True, tag="entry", frozen=True):
         Who wrote it.
     step : int
         The partition's step before the first action.
-    actions : list of Batch, Tick, Swap, Unlearn or Follow
+    actions : list of Batch, Tick, Swap, Unlearn, Follow or Erase
         In order.
     clocks : dict of str to int
         How far each topic was given out afterwards, ms; see `streaming.ordering.Merger`.

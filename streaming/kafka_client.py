@@ -83,9 +83,11 @@ class KafkaBroker:
 
         return self._ask("describing topics", ask)
 
-    def create_topics(self, partitions: Mapping[str, int], *, kept: Iterable[str] = ()) -> None:
+    def create_topics(
+        self, partitions: Mapping[str, int], *, kept: Iterable[str] = (), at_most: Mapping[str, int] | None = None
+    ) -> None:
         """See :meth:`streaming.transport.Broker.create_topics`; returns when they can be used."""
-        keep = frozenset(kept)
+        keep, limits = frozenset(kept), at_most or {}
 
         def create(admin: Any) -> None:
             known = {topic["name"] for topic in admin.describe_topics(list(partitions)) if not topic["error_code"]}
@@ -93,6 +95,8 @@ class KafkaBroker:
                 options: dict[str, Any] = {"num_partitions": partitions[topic]}
                 if topic in keep:
                     options["configs"] = {"retention.ms": "-1", "retention.bytes": "-1"}
+                elif topic in limits:
+                    options["configs"] = {"retention.ms": str(limits[topic])}
                 try:
                     admin.create_topics({topic: options})
                 except kafka_errors.TopicAlreadyExistsError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from core.pseudonyms import Pseudonyms
 from core.settings import Settings
 from streaming.join import Predicted
 from streaming.machine import Output
@@ -12,6 +13,11 @@ from streaming.topics import foreign_key
 from streaming.transport import RawRecord
 
 _CHECKED = 1_000
+_UNQUOTED = (
+    "a record of an event has a key that is not the event's id, or another partition than Kafka's default partitioner "
+    "gives to it (neither is shown, as the project has personal values): its label is joined only if it is in the same "
+    "partition; key both topics by the event's id"
+)
 _log = logging.getLogger("headrace.worker")
 
 
@@ -24,12 +30,16 @@ class KeyCheck:
         What is wrong with the first key or partition that does not fit.
     """
 
-    def __init__(self, settings: Settings, partition: int, partitions: int) -> None:
+    def __init__(
+        self, settings: Settings, partition: int, partitions: int, pseudonyms: Pseudonyms | None = None
+    ) -> None:
         self.found: str | None = None
         self._topic = settings.events_topic
         self._partition = partition
         self._partitions = partitions
         self._unchecked = _CHECKED
+        self._is_personal = settings.is_personal
+        self._hide = pseudonyms.of_id if pseudonyms and settings.privacy.id else None
 
     def look(self, records: Sequence[RawRecord], outputs: Sequence[Output]) -> None:
         """Compare the keys of `records` with the ids that were read from them."""
@@ -40,9 +50,19 @@ class KeyCheck:
             if not isinstance(output, Predicted) or output.offset not in keys:
                 continue
             self._unchecked -= 1
-            self.found = foreign_key(keys[output.offset], output.id, self._partition, self._partitions)
+            self.found = self._foreign(keys[output.offset], output.id)
             if self.found is not None:
                 _log.warning("%s", self.found)
                 self._unchecked = 0
             if self._unchecked <= 0:
                 return
+
+    def _foreign(self, key: bytes | None, event_id: str) -> str | None:
+        """Explain a foreign key; of personal records without quoting it."""
+        if self._hide is None:
+            found = foreign_key(key, event_id, self._partition, self._partitions)
+            return _UNQUOTED if found and self._is_personal else found
+        text = (key or b"").decode("utf-8", "surrogateescape")
+        if key is None or self._hide(text) != event_id:
+            return _UNQUOTED
+        return _UNQUOTED if foreign_key(key, text, self._partition, self._partitions) else None

@@ -5,7 +5,8 @@ At every window's end, when its labels are due, and when a decided retraining ta
 1. everything earlier is published, and the topics say so (a clock record);
 2. the worker has stepped through it and its tables are flushed;
 3. the monitor has judged what is due, and has decided; the worker has unlearned what it is to forget by that;
-4. at the time a retraining takes effect (decision + ``retrain.duration``): it has ended, and the worker holds its
+4. shadows are judged, at the end of each of their blocks too, and the worker follows who serves and shadows by that;
+5. at the time a retraining takes effect (decision + ``retrain.duration``): it has ended, and the worker holds its
    champion, which serves from the first record of that time on.
 
 Only for replays: production never waits for anybody.
@@ -17,8 +18,9 @@ import threading
 import time
 from typing import Any
 
-from core.audit import Ledger, RetrainRequest
+from core.audit import Ledger, LedgerRecord, RetrainRequest
 from core.errors import HeadraceError
+from core.line_up import MOVES, SHADOW_ENDS, line_up
 from core.project import Project
 from core.quarantine import unlearned
 from core.spans import next_due, window_origin
@@ -52,6 +54,7 @@ class LockstepPace:
         self._origin = 0
         self._horizon = project.settings.label.horizon
         self._span = project.settings.windows.span
+        self._block = project.settings.promotion.block
 
     def wait_for(self, item_time: int, say_time: SayTime) -> None:
         """Hold at each boundary at or before `item_time`, ms."""
@@ -76,6 +79,8 @@ class LockstepPace:
     def _next_boundary(self, after: int) -> int:
         due = next_due(self._origin, self._span, self._horizon, after)
         effective = [r.effective_at for r in self._ledger.open_requests() if r.effective_at > after]
+        if line_up(self._ledger.history(), after).shadows:
+            effective.append((after // self._block + 1) * self._block)
         return min([due, *effective])
 
     def _close_loop(self, boundary: int, say_time: SayTime) -> None:
@@ -89,9 +94,18 @@ class LockstepPace:
         )
         windows = len(unlearned(self._ledger.history("unlearn")))
         self._await("worker", lambda status: _unlearned(status) >= windows, f"unlearn {windows} windows")
+        if line_up(self._ledger.history(), boundary).shadows:
+            self._await("shadows", lambda status: status["judged_through"] >= boundary, f"be judged at {said}")
         for request in self._ledger.requests():
             if request.effective_at == boundary or (request.is_open and request.effective_at < boundary):
                 self._await_retraining(request)
+        if any(_changes_the_line_up(record, boundary) for record in self._ledger.history()):
+            self._await("worker", self._follows, "follow who serves and shadows now")
+
+    def _follows(self, status: dict[str, Any]) -> bool:
+        """Tell whether the worker knows everybody that it is to follow; one that cannot be loaded is not waited for."""
+        wanted = line_up(self._ledger.history()).versions
+        return status.get("line_up") == wanted or status.get("champion_problem") is not None
 
     def _await_retraining(self, request: RetrainRequest) -> None:
         deadline = time.monotonic() + self._timeout_s
@@ -120,6 +134,11 @@ class LockstepPace:
         if time.monotonic() > deadline:
             raise HeadraceError(f"lockstep: waited {self._timeout_s:.0f} s for {what}; see {self._project.logs}")
         self._stop.wait(_POLL_S)
+
+
+def _changes_the_line_up(record: LedgerRecord, boundary: int) -> bool:
+    is_about_it = record.kind in (*MOVES, *SHADOW_ENDS, "challenge")
+    return is_about_it and record.body.get("effective_at") == boundary
 
 
 def _unlearned(status: dict[str, Any]) -> int:

@@ -7,7 +7,7 @@ another order, and nothing here does I/O, reads a clock or draws a random number
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from zlib import crc32
 
@@ -16,13 +16,16 @@ from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction, Vocabulary
 from core.models import CHAMPION, SHADOWS, BatchModel
 from core.predictions import Features, FeatureValue, Outcome, Prediction
+from core.pseudonyms import Pseudonyms
 from core.quarantine import Span, is_inside
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
 from core.settings import Settings
 from streaming.books import Books
+from streaming.erasure import name_in
 from streaming.experts import Expert
 from streaming.join import Fate, LabelJoin, Predicted
 from streaming.learning import learn_event
+from streaming.masking import Mask
 from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
 from streaming.serving import Scores, usable
 from streaming.shadow import Shadows, ask
@@ -67,13 +70,18 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that could not be used."""
+    """A record that could not be used, without what is personal; `masked` are the headers that say so."""
 
     record: RawRecord
     bad: BadRecord
+    masked: Mapping[str, str] = field(default_factory=dict)
 
 
 Output = Predicted | Example | Correction | Kept | DeadLetter
+
+
+Erased = tuple[int, str]
+"""Until when (ms) an erased id is known by its name, and what was known of it: pending, closed, label or nothing."""
 
 
 @dataclass
@@ -97,6 +105,7 @@ class State:
     unlearned: list[Span] = field(default_factory=list)
     following: dict[str, int] = field(default_factory=dict)
     shadows: Shadows = field(default_factory=Shadows)
+    erased: dict[str, Erased] = field(default_factory=dict)
 
     @classmethod
     def fresh(cls, settings: Settings, experts: list[Expert]) -> State:
@@ -108,6 +117,11 @@ class State:
             vocabulary=Vocabulary.of(settings),
             plausible=Plausible(settings.task, LABELS_TO_JUDGE_A_CHAMPION),
         )
+
+
+def _forgotten(state: State) -> dict[str, int]:
+    """Return until when each erased id is known, ms, by its name."""
+    return {name_in(request): until for request, (until, _) in sorted(state.erased.items())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +149,28 @@ class Machine:
         The project's features.
     state : State
         Changed in place by every step.
+    pseudonyms : Pseudonyms, optional
+        Needed where something is to be hashed.
+    name : callable, optional
+        Gives the name under which an id is erased; needed where one is.
     """
 
-    def __init__(self, settings: Settings, features: FeatureFunction, state: State) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        features: FeatureFunction,
+        state: State,
+        pseudonyms: Pseudonyms | None = None,
+        name: Callable[[str], str] | None = None,
+    ) -> None:
         self.state = state
         self.champion_failures = 0
         self.shadow_failures: dict[str, int] = {}
-        self._decoder = Decoder(settings)
+        self.pseudonyms = pseudonyms
+        self._name = name
+        self._forgotten = _forgotten(state)
+        self._decoder = Decoder(settings, pseudonyms)
+        self._mask = Mask(settings, pseudonyms)
         self._features = features
         self._champion: BatchModel | None = None
         self._followed: dict[str, BatchModel] = {}
@@ -165,6 +194,31 @@ class Machine:
         models = {**self._followed, role: model}
         self._followed = {name: kept for name in SHADOWS if (kept := models.get(name)) is not None}
         self.state.following = {name: kept.version for name, kept in self._followed.items()}
+
+    def erase(self, requests: Sequence[str]) -> None:
+        """Forget the ids that these requests name: an event that waits expires, a label that waits has no event.
+
+        Their names are kept as long as such an id would have been, so that neither a repeated event nor a late label
+        brings it back.
+        """
+        assert self._name is not None
+        state, wanted, found = self.state, {name_in(request) for request in requests}, {}
+        for event_id in [known for known in state.join.ids() if self._name(known) in wanted]:
+            was = state.join.forget(event_id)
+            found[self._name(event_id)] = str(was)
+            state.books.events.expired += was == "pending"
+            state.books.events.erased += was == "pending"
+            state.books.labels.orphaned += was == "label"
+        until = state.clock + 2 * state.join.horizon
+        made = {request: (until, found.get(name_in(request), "nothing")) for request in requests}
+        state.erased = {**state.erased, **made}
+        self._forgotten = _forgotten(state)
+        self._count_waiting()
+
+    def _is_erased(self, event_id: str) -> bool:
+        if not self._forgotten or self._name is None:
+            return False
+        return self.state.clock <= self._forgotten.get(self._name(event_id), -1)
 
     @property
     def followed(self) -> Mapping[str, BatchModel]:
@@ -297,12 +351,13 @@ class Machine:
         book.dead_lettered += 1
         reasons = self.state.books.reasons
         reasons[bad.reason] = reasons.get(bad.reason, 0) + 1
-        return DeadLetter(record, bad)
+        masked = self._mask(record)
+        return DeadLetter(masked.record, bad, masked.headers)
 
     def _predict(self, prepared: Prepared, event: Event) -> list[Output]:
         state, book = self.state, self.state.books.events
         book.received += 1
-        if state.join.knows(event.id):
+        if state.join.knows(event.id) or self._is_erased(event.id):
             book.duplicates += 1
             return []
         book.unknown_fields += event.unknown
@@ -366,6 +421,9 @@ class Machine:
     def _join(self, label: Label, successor: object) -> list[Output]:
         state, book = self.state, self.state.books.labels
         book.received += 1
+        if self._is_erased(label.id):
+            book.late += 1
+            return []
         fate, event = state.join.add_label(label, state.clock)
         if fate is Fate.JOINED and event is not None:
             book.joined += 1

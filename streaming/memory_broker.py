@@ -52,7 +52,9 @@ class MemoryBroker:
         with self.changed:
             return ClusterInfo(self.cluster_id, {t: len(self._topics[t]) for t in topics if t in self._topics})
 
-    def create_topics(self, partitions: Mapping[str, int], *, kept: Iterable[str] = ()) -> None:
+    def create_topics(
+        self, partitions: Mapping[str, int], *, kept: Iterable[str] = (), at_most: Mapping[str, int] | None = None
+    ) -> None:
         """See :meth:`streaming.transport.Broker.create_topics`."""
         with self.changed:
             for topic, count in partitions.items():

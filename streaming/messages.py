@@ -51,6 +51,8 @@ def prediction_message(predicted: Predicted, topic: str) -> OutRecord:
 def dead_letter_message(letter: DeadLetter, topic: str) -> OutRecord:
     """Return the bad record, raw; behind its headers ours: reason, detail, topic, partition, offset, time stamp.
 
+    Where the project has personal values, the letter is without them (:mod:`streaming.masking`), and says so.
+
     One with neither key nor value gets an empty value, because kafka-python does not send it otherwise. What is too
     large for a broker's usual limit is cut (value, key) or left out (headers); ``headrace-truncated``,
     ``headrace-truncated-key`` and ``headrace-truncated-headers`` then say how much there was.
@@ -63,6 +65,7 @@ def dead_letter_message(letter: DeadLetter, topic: str) -> OutRecord:
         "headrace-partition": str(record.partition),
         "headrace-offset": str(record.offset),
         "headrace-timestamp": str(record.timestamp),
+        **letter.masked,
     }
     key, value, headers = record.key, record.value, record.headers
     if key is None and value is None:

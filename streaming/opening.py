@@ -11,15 +11,18 @@ from core.errors import BrokerError, CheckpointError
 from core.features import load_features
 from core.models import BatchModel
 from core.project import Project
+from core.pseudonyms import Pseudonyms
 from core.store import TableStore
 from core.tables import CORRECTIONS, EVENTS, EXAMPLES, PREDICTIONS
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.decisions import ScriptedOrder, check_step
+from streaming.erasure import Erasures
 from streaming.experts import build_experts
 from streaming.journal import Ownership, Script, TakeOver, journal_record, read_script
 from streaming.machine import Machine, State
 from streaming.partition import Partition, Place
 from streaming.phases import Phases
+from streaming.privacy_guard import guard
 from streaming.regaining import PATIENCE_S
 from streaming.relearning import Unlearner
 from streaming.shadow import ShadowModels
@@ -55,6 +58,8 @@ class Opener:
         Told what is being done.
     lockstep : bool
         See `streaming.decisions.LiveOrder`.
+    erasures : Erasures
+        Which ids are to be erased.
     """
 
     project: Project
@@ -67,6 +72,7 @@ class Opener:
     champion: Callable[[int], BatchModel | None]
     phases: Phases
     lockstep: bool
+    erasures: Erasures
 
     def open(self, number: int) -> Partition:
         """Take a partition over.
@@ -76,21 +82,27 @@ class Opener:
         BrokerError
             If the broker does not answer, or does not keep a record that is still needed.
         CheckpointError
-            If there are snapshots and none can be trusted, or they do not fit the journal.
+            If there are snapshots and none can be trusted, or they do not fit the journal, or hashes would not match.
         """
+        pseudonyms = guard(self.project)  # before the worker that has the right key is shut out
         name = f"headrace-{self.project.settings.name}-{number}"
         exactly_once = self.broker.transactional and self.project.settings.state.guarantee == "exactly_once"
         publisher = self.broker.publisher(name, self.membership, self.phases, exactly_once=exactly_once)
         try:
             publisher.take_over()
-            return self._opened(number, publisher, exactly_once=exactly_once)
+            return self._opened(number, publisher, pseudonyms, exactly_once=exactly_once)
         except BaseException:
             publisher.close()
             raise
 
-    def _opened(self, number: int, publisher: Publisher, *, exactly_once: bool) -> Partition:
+    def _opened(
+        self, number: int, publisher: Publisher, pseudonyms: Pseudonyms | None, *, exactly_once: bool
+    ) -> Partition:
         with self.phases.enter("open"):
             snapshot = self.checkpoints.load(number)
+            self.erasures.look()
+            if snapshot is not None and snapshot.state.erased:
+                self.checkpoints.forget_others(number, snapshot.state.erased)
         script = self._script(number, snapshot, publisher)
         self._announce(number, snapshot, script)
         with self.phases.enter("open"):
@@ -105,7 +117,7 @@ class Opener:
         return Partition(
             self.project,
             Place(number, self.partitions, self.cluster_id, script.at),
-            Machine(self.project.settings, load_features(self.project), state),
+            Machine(self.project.settings, load_features(self.project), state, pseudonyms, self.erasures.name),
             ScriptedOrder(self.project.settings.input_topics, script.entries, self.champion, shadow),
             snapshot.journal if snapshot and script.entries else script.next_offset,
             publisher,
@@ -116,6 +128,7 @@ class Opener:
             verify=snapshot is None or not snapshot.rebuilt,
             phases=self.phases,
             lockstep=self.lockstep,
+            erasures=self.erasures,
         )
 
     def _script(self, number: int, snapshot: Snapshot | None, publisher: Publisher) -> Script:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,9 @@ from streaming.champion import Champion
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.commits import Commits, Work
 from streaming.decisions import BATCH, Decision, LiveOrder, ScriptedOrder
+from streaming.erasure import Erasures, name_in
 from streaming.intake import Intake
-from streaming.journal import Follow, Ownership, digest_of
+from streaming.journal import Erase, Follow, Ownership, digest_of
 from streaming.key_check import KeyCheck
 from streaming.machine import Machine, State
 from streaming.messages import messages_of
@@ -93,6 +94,8 @@ class Partition:
         Told what is being done.
     lockstep : bool
         See `streaming.decisions.LiveOrder`.
+    erasures : Erasures
+        Which ids are to be erased.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Partition:
         verify: bool,
         phases: Phases,
         lockstep: bool,
+        erasures: Erasures,
     ) -> None:
         settings = project.settings
         self.number = place.number
@@ -132,11 +136,13 @@ class Partition:
         self._work = Work(self.state.step)
         entries = TopicPartition(settings.journal_topic, place.number)
         self._commits = Commits(publisher, entries, place.at.owner, settings.state.commit_every / 1000, phases)
+        self._erasures = erasures
+        self._has_erased = False  # and older snapshots may still hold it
         self._needs_flush = False
         self._snapshot_at = self._flushed_at = self._taken_at = time.monotonic()
         self._snapshot_step = self.state.step
         self._busy_s = self._snapshot_cost_s = 0.0
-        self._keys = KeyCheck(settings, place.number, place.partitions)
+        self._keys = KeyCheck(settings, place.number, place.partitions, machine.pseudonyms)
         self._intake = Intake([TopicPartition(topic, place.number) for topic in settings.input_topics])
         self._events_before = self.state.books.events.received
         self._journals_kept: deque[int] = deque(maxlen=_SNAPSHOTS_KEPT)
@@ -274,7 +280,7 @@ class Partition:
         self.commit()
         self.settle(wait=True)
         with self._phases.enter("table flush"):
-            self._writer.flush(self.state.step)
+            self._writer.flush(self.state.step, self._erased())
         self.flushed_through = self.state.clock
         self._flushed_at = time.monotonic()
         self._needs_flush = False
@@ -321,6 +327,32 @@ class Partition:
         self.flush()
         self._do(Decision(self._unlearner.plan(windows, self.state.unlearned)))
         self.snapshot(checkpoints)
+
+    def wants_to_erase(self, asked: Collection[str]) -> bool:
+        """Whether an id that was asked for may still be known here, or be in an older snapshot."""
+        return self.is_live and (self._has_erased or not self.state.erased.keys() >= set(asked))
+
+    def erase(self, asked: Collection[str], checkpoints: Checkpoints) -> None:
+        """Forget what was asked for, keep the state, and remove older snapshots, which hold them still.
+
+        Raises
+        ------
+        FencedError, BrokerError
+            See `settle`.
+        StoreError, OSError
+            If tables or snapshots cannot be written.
+        """
+        self.flush()
+        if requests := sorted({*asked} - self.state.erased.keys()):
+            self._do(Decision(Erase(requests)))
+        self.snapshot(checkpoints)
+        checkpoints.forget_others(self.number, self.state.erased)
+        self._has_erased = False
+
+    def _erased(self) -> Callable[[str], bool] | None:
+        """Return what tells whether an id is to be erased, and is not yet; None where none is."""
+        names = {name_in(request) for request in self._erasures.asked() - self.state.erased.keys()}
+        return (lambda event_id: self._erasures.name(event_id) in names) if names else None
 
     def finish(self, checkpoints: Checkpoints) -> None:
         """Make everything durable and let go, so that the next one has nothing to repeat."""
@@ -380,7 +412,8 @@ class Partition:
 
     def _do(self, decision: Decision) -> None:
         if decision.begins_entry and self._writer.rows:
-            self._writer.flush(self.state.step)
+            self._writer.flush(self.state.step, self._erased())
+        self._has_erased |= isinstance(decision.action, Erase)
         outputs = decision.perform(self._machine, self._unlearner)
         self._intake.remove(decision.records)
         self._keys.look(decision.records, outputs)

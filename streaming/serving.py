@@ -16,6 +16,10 @@ from streaming.plausible import Plausible
 
 SERVED = "served"
 _GONE_AFTER = 1_000
+_OF_A_SUCCESSOR = 0.5
+"""What counts of a label by which a champion's successor is judged in hindsight: it is younger there than it will be
+when it serves, and where there was a champion the blend knows what one is worth. Of the first it knows nothing else.
+"""
 
 
 @dataclass
@@ -93,4 +97,5 @@ def learn(
         if moving := predictions if members is None else members:
             blend.update(moving, outcome, step)
     else:
-        blend.update({**predictions, CHAMPION: successor}, outcome, step, in_hindsight=True)
+        share = _OF_A_SUCCESSOR if CHAMPION in predictions else 1.0
+        blend.update({**predictions, CHAMPION: successor}, outcome, step, hindsight=share)

@@ -107,7 +107,10 @@ class Shadows:
 
     @staticmethod
     def _own(blends: dict[int, Blend], version: int, serving: Blend) -> Blend:
-        found = blends.pop(version, serving)
+        found = blends.pop(version, None)
+        if found is None:  # it comes under a champion's name, and is to be heard whatever that has been worth
+            found = copy.deepcopy(serving)
+            found.renew(CHAMPION)
         return copy.deepcopy(serving) if found is serving else found
 
     def mix(

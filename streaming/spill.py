@@ -129,6 +129,13 @@ class Spill:
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
+    def ids(self) -> Iterator[str]:
+        """Go through all ids, in any order."""
+        try:
+            yield from (row[0] for row in self._db.execute("SELECT id FROM entries"))
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
     def close(self) -> None:
         """Give the disk space back; everything in it is gone."""
         self._db.close()

@@ -80,8 +80,8 @@ class TableWriter:
             elif isinstance(output, Kept):
                 self._kept.append(output)
 
-    def flush(self, step: int) -> None:
-        """Append everything collected, as of `step`.
+    def flush(self, step: int, is_erased: Callable[[str], bool] | None = None) -> None:
+        """Append everything collected, as of `step`, but rows of an id that is erased.
 
         Raises
         ------
@@ -89,6 +89,11 @@ class TableWriter:
             If a table cannot be written; what was collected is kept and can be flushed again.
         """
         settings = self._settings
+        if is_erased is not None:
+            self._predictions[:] = [row for row in self._predictions if not is_erased(row.id)]
+            self._examples[:] = [row for row in self._examples if not is_erased(row.predicted.id)]
+            self._corrections[:] = [row for row in self._corrections if not is_erased(row.label.id)]
+            self._kept[:] = [row for row in self._kept if not is_erased(row.id)]
         self._write(PREDICTIONS, self._predictions, _prediction_rows, predictions_schema(settings), step)
         self._write(EXAMPLES, self._examples, _example_rows, examples_schema(settings), step)
         self._write(CORRECTIONS, self._corrections, _correction_rows, corrections_schema(settings), step)
@@ -172,4 +177,4 @@ def _event_rows(rows: Sequence[Kept], settings: Settings) -> dict[str, list[Any]
         "partition": [row.partition for row in rows],
         "step": [row.step for row in rows],
     }
-    return columns | {field_column(name): [row.fields[name] for row in rows] for name in settings.fields}
+    return columns | {field_column(name): [row.fields[name] for row in rows] for name in settings.kept_fields}

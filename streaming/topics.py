@@ -7,7 +7,7 @@ label comes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from struct import iter_unpack
 
 from core.errors import TopicError
@@ -146,11 +146,19 @@ def ensure_topics(broker: Broker, settings: Settings) -> tuple[ClusterInfo, int]
         default = settings.topics.partitions
         counts = {t: existing or default if t in together else default for t in missing}
         # retention goes by a record's own time: what is recorded, or replayed, would be gone at once
-        broker.create_topics(counts, kept=counts if settings.replay else [settings.journal_topic])
+        kept = [*counts] if settings.replay else [settings.journal_topic]
+        broker.create_topics(counts, kept=kept, **_limits(settings, set(counts) - set(kept)))
         info = broker.describe(wanted)
         if unseen := [topic for topic in wanted if topic not in info.partitions]:
             raise TopicError(f"the broker accepted the topic {', '.join(unseen)} but does not show it; see its log")
     return info, check_partitions(together, info.partitions)
+
+
+def _limits(settings: Settings, topics: Collection[str]) -> dict[str, dict[str, int]]:
+    """Return how long the topics that headrace writes for others may keep records, where the project says so."""
+    ours = {settings.predictions_topic, settings.dead_letters_topic} & {*topics}
+    kept = settings.privacy.retention
+    return {} if kept is None else {"at_most": dict.fromkeys(ours, kept)}
 
 
 def _shown(key: bytes) -> str:

@@ -236,8 +236,13 @@ class Broker(Protocol):
     def describe(self, topics: Sequence[str]) -> ClusterInfo:
         """Return the cluster's id and the partition count of those topics that exist; never cached."""
 
-    def create_topics(self, partitions: Mapping[str, int], *, kept: Iterable[str] = ()) -> None:
-        """Create those of the topics that do not exist yet, with so many partitions; `kept` ones keep all records."""
+    def create_topics(
+        self, partitions: Mapping[str, int], *, kept: Iterable[str] = (), at_most: Mapping[str, int] | None = None
+    ) -> None:
+        """Create those of the topics that do not exist yet, with so many partitions.
+
+        Those in `kept` keep all records, those in `at_most` for so long, ms; the others as the broker is set.
+        """
 
     def consumer(self, group: str) -> Consumer:
         """Connect a consumer; it commits under `group`."""

@@ -16,13 +16,14 @@ from typing import NoReturn
 
 from core.clocks import Clock
 from core.errors import BrokerError, FencedError, StoreError, StuckError
-from core.models import BatchModel
+from core.models import CHAMPION, BatchModel
 from core.project import Project
 from core.quarantine import Span
 from core.status import write_status
 from streaming.books import Books, total
 from streaming.champion import ChampionWatcher
 from streaming.checkpoint import Checkpoints
+from streaming.erasure import Erasures
 from streaming.opening import Opener
 from streaming.partition import Partition
 from streaming.phases import Phase, Phases, Watchdog
@@ -81,12 +82,14 @@ class Worker:
         self._phases = phases or Phases()
         self._checkpoints = Checkpoints(project, self._phases)
         self._to_unlearn = ToUnlearn(project.ledger, _UNLEARN_EVERY_LOCKSTEP_S if lockstep else _UNLEARN_EVERY_S)
+        self._erasures = Erasures(project)
         self._watchdog = Watchdog(self._phases, self._settings.state.deadline / 1000, self._give_up)
         self._partitions: dict[int, Partition] = {}
         self._reopen_at: dict[int, float] = {}
         self._cluster_id = ""
         self._paused: set[TopicPartition] = set()
         self._reassign = False
+        self._line_up: dict[str, int] = {}
         self._records = 0
         self._busy_s = 0.0
         self._last_status = self._last_poll = time.monotonic()
@@ -150,6 +153,7 @@ class Worker:
             self._champion,
             self._phases,
             self._lockstep,
+            self._erasures,
         )
 
     def _champion(self, version: int) -> BatchModel | None:
@@ -250,6 +254,8 @@ class Worker:
         if self._watcher is None:
             return
         champion, shadows = self._watcher.line_up
+        known = shadows if champion is None else {CHAMPION: champion, **shadows}
+        self._line_up = {role: one.model.version for role, one in known.items()}
         for partition in self._partitions.values():
             partition.offer(champion, shadows)
 
@@ -299,6 +305,10 @@ class Worker:
             )
             partition.unlearn(windows, self._checkpoints)
             self._say("running")
+        elif partition.wants_to_erase(asked := self._erasures.asked()):
+            _log.warning("partition %d: forgets ids that are erased", partition.number)
+            partition.erase(asked, self._checkpoints)
+            self._say("running")
         elif partition.wants_snapshot:
             partition.snapshot(self._checkpoints)
             self._trim(partition)
@@ -345,6 +355,7 @@ class Worker:
                 "guarantee": self._settings.state.guarantee,
                 "champion": _common(part.serving_champion for part in partitions.values()),
                 "champion_ready": _common(part.ready_champion for part in partitions.values()),
+                "line_up": self._line_up,
                 "champion_problem": self._watcher.problem if self._watcher else None,
                 "records": self._records,
                 "events": sum(part.events for part in partitions.values()),

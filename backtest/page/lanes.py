@@ -35,6 +35,7 @@ def history(place: int, name: str, policy: Mapping[str, Any], axis: TimeAxis) ->
         (axis.read(one["decided_at"]), 1, retraining(one, axis), retraining_reasons(one))
         for one in policy["retrainings"]
     ]
+    entries += [(axis.read(one["at"]), 1, "Rolled back", one["reasons"]) for one in policy["rolled_back"]]
     if not entries:
         return element("details", summary, element("p", "Nothing happened."))
     rows = [

@@ -88,4 +88,5 @@ def _policy(at, task, windows, loss, champion=True, retrainings=(), alerted=()):
         "retrainings": list(retrainings),
         "alerted": list(alerted),
         "quarantined": [{"from": at(6_500), "to": at(7_000), "reasons": ["x is gone"]}] if alerted else [],
+        "rolled_back": [{"at": at(7_500), "reasons": ["it was better before"]}] if alerted else [],
     }

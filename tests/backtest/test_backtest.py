@@ -36,7 +36,7 @@ def write(folder, task="binary", **changes):
         "label": "y",
         "batch": {"trials": 1, "candidates": ["linear"], "holdout": "500 rows"},
         "windows": {"span": "500 rows"},
-        "retrain": {"min_examples": 500, "every": None},
+        "retrain": {"min_examples": 500, "every": None, "growth": None},
         "drift": {"min_rows": 200, "cooldown": "500 rows"},
         "replay": {"file": "rows.csv", "label_delay": "20 rows"},
         **changes,
@@ -114,7 +114,7 @@ def test_a_stream_of_rows_speaks_of_rows_alone(found):
     policy = result["policies"]["drift"]
     first = policy["retrainings"][0]
     assert first["effective_at"] - first["decided_at"] == 10, "what retrain.duration is for a stream of rows"
-    assert "examples were gathered in the 2,200 rows since the first event" in " ".join(first["why"])
+    assert "examples were gathered in the 2,000 rows since the first event" in " ".join(first["why"])
     (alert, *_) = policy["alerted"]
     assert alert["window"] == f"row-{alert['from']}_{alert['stage']}"
     assert f"window from row {alert['from']:,}" in page
@@ -211,12 +211,12 @@ def without_seconds(value):
 
 def test_labels_turned_round_for_a_while_are_kept_out_of_training(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.TURNS_AT", ROWS)
-    changes = {"retrain": {"min_examples": 500, "every": "1000 rows"}}
-    result, _ = run(write(tmp_path, **changes), "drift", "flip@3700rows/500rows")
+    changes = {"retrain": {"min_examples": 500, "every": "1000 rows", "growth": None}}
+    result, _ = run(write(tmp_path, **changes), "drift", "flip@3500rows/500rows")
     policy = result["policies"]["drift"]
     assert_documented(result)
     (window,) = policy["quarantined"]
-    assert (window["from"], window["to"]) == (3_700, 4_200)
+    assert (window["from"], window["to"]) == (3_500, 4_000)
     assert "contradict the champion" in window["reasons"][0]
     assert any("contradict the champion" in reason for alert in policy["alerted"] for reason in alert["reasons"])
     before, after = policy["retrainings"][-2:]

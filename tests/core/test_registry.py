@@ -131,7 +131,9 @@ def test_a_challenger_is_followed_until_it_is_promoted_and_the_champion_before_w
     assert registry.followed() == {CHAMPION: (second, 20)}
 
     registry.challenge(first)
-    registry.withdraw()
+    registry.withdraw(second)
+    assert registry.aliases()[CHALLENGER] == first
+    registry.withdraw(first)
     registry.withdraw()
     assert registry.followed() == {CHAMPION: (second, 20)}
     assert registry.alias(PREVIOUS).version == first

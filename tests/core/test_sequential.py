@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.loop_settings import PromotionSettings
-from core.sequential import Block, Verdict, judge
+from core.sequential import FEWEST_BLOCKS, Block, Verdict, judge
 
 RULES = PromotionSettings()
 OPEN = PromotionSettings(worth=0.0, max_labels=10**9)
@@ -122,10 +122,11 @@ def test_where_neither_is_better_few_are_promoted() -> None:
     assert 0 < promoted <= RULES.alpha * streams
 
 
-def test_the_labels_allowed_are_counted_in_whole_blocks() -> None:
+@pytest.mark.parametrize(("allowed", "blocks"), [(1_750, 18), (450, FEWEST_BLOCKS)])
+def test_the_labels_allowed_are_counted_in_whole_blocks_and_not_too_few(allowed: int, blocks: int) -> None:
     even = [Block(100, 50.0, 50.0 + (-1.0) ** number) for number in range(20)]
-    verdict = judge(even, PromotionSettings(max_labels=450))
-    assert (verdict.conclusion, verdict.rows, verdict.blocks) == ("spent", 500, 5)
+    verdict = judge(even, PromotionSettings(max_labels=allowed))
+    assert (verdict.conclusion, verdict.rows, verdict.blocks) == ("spent", 100 * blocks, blocks)
 
 
 @pytest.mark.parametrize("sums", [(math.nan, 1.0), (1.0, math.inf), (-1.0, 1.0)])

@@ -39,6 +39,7 @@ fields: {{n0: number, n1: number, n2: number, flag: bool, hub: category, note: t
 label: {{path: y, horizon: 2d}}
 online: [linear, prior]
 retrain: {{min_examples: 300}}
+promotion: {{shadow: false}}
 """
 BATCH = "batch: {trials: 1, candidates: [linear]}\n"
 

@@ -238,13 +238,13 @@ def test_a_decided_promotion_of_a_version_that_was_deleted_ends(toy: Toy):
 
 def test_a_promotion_releases_the_data_of_its_request_but_not_of_its_version(toy: Toy):
     class Models:
-        def alias(self, _name: str) -> ModelVersion:
-            return ModelVersion(2, "run", {})
+        def aliases(self) -> dict[str, int]:
+            return {"champion": 2}
 
         def versions(self) -> list[ModelVersion]:
             return [ModelVersion(number, "run", {}) for number in (1, 2, 3)]
 
-        def promote(self, version: int, *, expected: int | None) -> None:
+        def promote(self, version: int, *, expected: int | None, watched: bool) -> None:
             assert (version, expected) == (3, 2)
 
     for number, owner in enumerate(["model-1", "gated-7", "model-2", "r1", "model-3"]):

@@ -16,6 +16,7 @@ from core.registry import Registry
 from core.store import TableStore
 from flows.execution import execute
 from flows.lease import take
+from flows.shadowing import Shadowing
 from flows.training import Retraining
 from monitoring.monitor import Monitor
 from streaming.books import Books
@@ -107,11 +108,13 @@ class Loop:
         self.books = Books()
         self.failures: list[BaseException] = []
         self._stop = threading.Event()
+        self._shadowing = Shadowing(project, Ledger(project.ledger), TableStore(project.tables))
 
     def replay(self) -> Books:
         """Replay the whole stream, end everything, and return the books."""
         _, partitions = ensure_topics(self.broker, self.project.settings)
-        with self._threads(self._work, self._monitor, self._retrain):
+        self._shadowing.announce()
+        with self._threads(self._work, self._monitor, self._shadow, self._retrain):
             producer = self.broker.producer()
             pace = LockstepPace(self.project, Ledger(self.project.ledger), self._stop, timeout_s=120.0)
             publish(read_source(self.project, None), self.project.settings, producer, partitions, pace, self._stop)
@@ -148,10 +151,13 @@ class Loop:
         sent: list[Any] = []
         Monitor(self.project, ledger, TableStore(self.project.tables), send_alert=sent.append).run(self._stop, 0.02)
 
+    def _shadow(self) -> None:
+        self._shadowing.run(self._stop, 0.02)
+
     def _retrain(self) -> None:
         ledger = Ledger(self.project.ledger)
         while not self._stop.wait(0.05):
             for request in ledger.open_requests():
-                lease = take(ledger, request.id, None)
+                lease = take(ledger, request.id, None) if self._shadowing.has_judged(request) else None
                 if lease is not None:
                     execute(Retraining(self.project, lease, TableStore(self.project.tables)))

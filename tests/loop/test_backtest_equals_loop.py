@@ -22,7 +22,8 @@ CHANGES = {"a turn": {"turns_at": 900}, "two windows of flipped labels": {"flipp
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_backtest_of_the_projects_own_policy_equals_the_running_loop(tmp_path, change):
-    project = make_loop_project(tmp_path / "p", "binary", events=1_800, **CHANGES[change])
+    at_once = {"shadow": False, "watch": False}
+    project = make_loop_project(tmp_path / "p", "binary", events=1_800, promotion=at_once, **CHANGES[change])
     Loop(project, MemoryBroker()).replay()
     rows = TableStore(project.tables).read(PREDICTIONS).sort_by("step")
     history = Ledger(project.ledger).history()

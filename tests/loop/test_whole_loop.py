@@ -16,7 +16,7 @@ from streaming.memory_broker import MemoryBroker
 
 @pytest.mark.slow
 def test_drift_leads_to_a_retraining_that_is_promoted_and_swapped_in(tmp_path):
-    project = make_loop_project(tmp_path / "p", "binary", events=1_800, turns_at=900)
+    project = make_loop_project(tmp_path / "p", "binary", events=1_800, turns_at=900, promotion={"shadow": False})
 
     books = Loop(project, MemoryBroker()).replay()
 

@@ -65,6 +65,17 @@ def test_a_step_is_measured_by_the_reference_and_not_by_a_calm_week_before():
     assert judged(window, calm) == []
 
 
+def test_what_never_moved_before_and_moves_now_is_drift():
+    still, moved = (changed(rows, "f_size", pa.array(np.zeros(len(rows)))) for rows in (REFERENCE, BEFORE))
+    window = make_days(7, seed=2, start=77)
+    window = changed(window, "f_size", pa.array(np.ones(len(window))))
+    usual = calibrate(still, SETTINGS, "data")
+    compared = compare_data(window, still, kinds=SETTINGS.batch_kinds, task="binary", sample=1000)
+    surprise = usual.surprise(compared.report(distances(compared.columns)).features)
+    assert "size" in {signal.name for signal in surprise.moved}
+    assert data_breaks(Features(window, still, SETTINGS, usual.steps, surprise), moved) == []
+
+
 def test_a_unit_that_changes_is_a_break():
     window = make_days(7, seed=2, start=77)
     window = changed(window, "f_size", pa.array(window["f_size"].to_numpy() * 1.8 + 32))

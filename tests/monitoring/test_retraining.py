@@ -194,6 +194,18 @@ def test_drift_retrains_only_where_it_is_worth_it():
     assert decision.trigger is None
 
 
+def test_while_a_challenger_is_in_shadow_only_the_schedule_retrains():
+    chosen = make_settings({"persistence": 1, "of_windows": 1}, every="25s")
+    worn = drifted(3, trained_rows=1_000, examples=2_000, in_shadow=7)
+    early, late = PolicyState(champion=1, last_retraining=20_000), PolicyState(champion=1, last_retraining=0)
+    chosen = chosen.model_copy(update={"drift": chosen.drift.model_copy(update={"cooldown": 0})})
+    decision, _ = decide(worn, early, chosen)
+    assert decision.trigger is None
+    assert "Version 7 predicts in shadow, and is decided first" in decision.sentence
+    assert decide(replace(worn, in_shadow=None), early, chosen)[0].trigger == "drift"
+    assert decide(worn, late, chosen)[0].trigger == "schedule"
+
+
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(-1, 1), st.floats(-0.2, 0.2)), max_size=30))
 def test_the_expected_gain_lies_between_what_was_thought_and_what_was_seen(past):
     seen = [Gain(Prospect(1.0), gain) for _, _, gain in past]

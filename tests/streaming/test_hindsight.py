@@ -109,7 +109,7 @@ def test_batches_of_any_size_lead_to_the_same_state_and_rows(tmp_path, task):
     assert sum(row["successor"] is not None for row in found[0][1]) > 20
 
 
-def test_what_is_learned_in_hindsight_counts_half_and_says_nothing_of_trust():
+def test_what_is_learned_in_hindsight_counts_by_its_share_and_says_nothing_of_trust():
     said = {"a": 0.9, "b": 0.4}
     blends = [Blend("binary", BlendSettings()) for _ in range(2)]
     for blend in blends:
@@ -117,5 +117,5 @@ def test_what_is_learned_in_hindsight_counts_half_and_says_nothing_of_trust():
             blend.update(said, 0)
     before = blends[0].weights["a"]
     blends[0].update(said, 1)
-    blends[1].update(said, 1, in_hindsight=True)
+    blends[1].update(said, 1, hindsight=0.5)
     assert before < blends[1].weights["a"] < blends[0].weights["a"]

@@ -162,3 +162,35 @@ def test_a_stop_ends_every_wait(loop):
     pace.wait_for(START, loop.say_time)
     pace.wait_for(START + 30 * DAY, loop.say_time)
     pace.finish(START + 30 * DAY, loop.say_time)
+
+
+def test_while_a_shadow_is_judged_it_holds_at_the_end_of_each_block_until_everybody_follows(tmp_path):
+    hours = {"block": "12h"}
+    project = make_project(tmp_path, windows={"span": "7d"}, label={"horizon": "6h"}, promotion=hours)
+    loop = Loop(project)
+    first = {"version": 1, "previous": None, "effective_at": DAYS}
+    loop.ledger.record("promotion", "1", event_time=DAYS, body=first)
+    begun = {"version": 2, "previous": 1, "effective_at": DAYS + HOUR}
+    loop.ledger.record("challenge", "2", event_time=DAYS + HOUR, body=begun)
+    write_status(project.status, "shadows", {"state": "running", "judged_through": DAYS + DAY - 1})
+    pace, passed = pace_of(loop), []
+    pace.wait_for(START, loop.say_time)
+    waiting = threading.Thread(target=lambda: passed.append(pace.wait_for(DAYS + DAY, loop.say_time)))
+    waiting.start()
+    waiting.join(0.2)
+    assert (loop.said, passed) == ([DAYS + DAY], []), "it is not judged yet ..."
+    won = {"version": 2, "previous": 1, "effective_at": DAYS + DAY, "watched": False}
+    loop.ledger.record("promotion", "2", event_time=DAYS + DAY, body=won)
+    write_status(project.status, "shadows", {"state": "running", "judged_through": DAYS + DAY})
+    waiting.join(0.2)
+    assert passed == [], "... and the worker does not follow yet"
+    partition = {"first_event": START, "flushed_through": loop.said[-1]}
+    worker = {"state": "running", "partitions": {"0": partition}, "line_up": {"champion": 2}}
+    write_status(project.status, "worker", worker)
+    waiting.join(20)
+    assert passed == [None]
+    pace.wait_for(DAYS + 6 * DAY, loop.say_time)
+    assert loop.said == [DAYS + DAY], "nobody shadows any more"
+    for thread in loop.threads:
+        thread.join()
+    loop.ledger.close()

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_murmur2
+from stream_lab import make_project
 
 from core.errors import TopicError
 from core.settings import Settings
@@ -126,3 +127,11 @@ def test_a_key_that_is_not_the_id_is_foreign(key):
 
 def test_a_long_foreign_key_is_shortened_in_the_explanation():
     assert len(str(foreign_key(b"x" * 10_000, "7", 0, 1))) < 400
+
+
+def test_topics_for_others_keep_records_no_longer_than_the_project_says(tmp_path):
+    broker, said = MemoryBroker(), {}
+    broker.create_topics = lambda counts, **more: said.update(more) or MemoryBroker.create_topics(broker, counts)
+    ensure_topics(broker, make_project(tmp_path, privacy={"retention": "30d"}).settings)
+    assert said["at_most"] == {"small.predictions": 30 * 86_400_000, "small.dead-letters": 30 * 86_400_000}
+    assert said["kept"] == ["small.journal"]
