@@ -134,6 +134,11 @@ def _beyond(project: Project, done: Erased) -> list[str]:
             f"models fitted already, and the input examples in their MLflow runs: versions {versions} may have been "
             "trained on it; retrain, then delete them in MLflow"
         )
+    if left := sorted(path.name for path in (project.state / "ingest").glob("*.sqlite")):
+        said.append(
+            f"what an ingestion that was stopped has read so far ({', '.join(left)} in {project.state / 'ingest'}): "
+            "run it to its end, which leaves the id out, or remove the file"
+        )
     if any(done.rows.values()):
         said.append("what the online experts learned: headrace rebuild-state learns again without it")
     said.append("copies that others made, such as back-ups and older versions in an object store that keeps them")

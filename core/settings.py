@@ -17,16 +17,19 @@ from pydantic import (
 
 from core.clocks import Clock, clock_of
 from core.durations import WEEK
+from core.feature_rules import check_features, event_kinds, key_fields
+from core.gate_settings import GateSettings, check_slices
+from core.history_settings import HistorySettings
 from core.loop_settings import (
     AlertSettings,
     BatchSettings,
     BlendSettings,
     DriftSettings,
     ExpertSettings,
-    GateSettings,
     PromotionSettings,
     RetrainSettings,
     StateSettings,
+    ValidationSettings,
     WindowSettings,
 )
 from core.models import SHADOWS
@@ -74,12 +77,14 @@ class Settings(Section):
     windows: WindowSettings = WindowSettings()
     drift: DriftSettings = DriftSettings()
     retrain: RetrainSettings = RetrainSettings()
+    validation: ValidationSettings = ValidationSettings()
     gates: GateSettings = GateSettings()
     promotion: PromotionSettings = PromotionSettings()
     alerts: AlertSettings = AlertSettings()
     state: StateSettings = StateSettings()
     privacy: PrivacySettings = PrivacySettings()
     replay: ReplaySettings | None = None
+    history: dict[Name, HistorySettings] = Field({}, description="what `headrace ingest` can read, by name")
 
     @model_validator(mode="before")
     @classmethod
@@ -103,6 +108,14 @@ class Settings(Section):
     def _short_experts(cls, value: object) -> object:
         if isinstance(value, list):
             return [{"name": entry, "factory": entry} if isinstance(entry, str) else entry for entry in value]
+        return value
+
+    @field_validator("history", mode="before")
+    @classmethod
+    def _one_history(cls, value: object) -> object:
+        """Take a single source without a name."""
+        if isinstance(value, dict) and any(isinstance(value.get(key), str) for key in ("file", "url", "url_from")):
+            return {"history": value}
         return value
 
     @model_validator(mode="after")
@@ -139,6 +152,24 @@ class Settings(Section):
             raise ValueError("drift.reference is season: that takes a time, and windows.span of at most 26 weeks")
         if not self.batch_kinds:
             raise ValueError("no feature that a model can use; text must be turned into numbers or categories")
+        check_slices(self.gates.slices, self.batch_kinds)
+        return self
+
+    @model_validator(mode="after")
+    def _allowed_features_known(self) -> Self:
+        if unknown := [name for name in self.validation.allow if name not in self.batch_kinds]:
+            raise ValueError(
+                f"validation.allow names {unknown[0]!r}, which is no feature of the batch model; correct it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _features_fit(self) -> Self:
+        check_features(self.features, self.topics, self.kept_fields, self.task, counts_rows=self.time == ROW_TIME)
+        if self.topics.key is not None and self.replay is not None and self.topics.partitions > 1:
+            raise ValueError(
+                "a recorded stream is published by the event's id; set topics.partitions to 1, or remove topics.key"
+            )
         return self
 
     @property
@@ -171,6 +202,12 @@ class Settings(Section):
             raise ValueError("privacy.retention needs a time; events that are counted as rows have no age")
         if kept is not None and kept < 2 * self.label.horizon:
             raise ValueError("privacy.retention is less than twice label.horizon: so long an id is remembered")
+        return self
+
+    @model_validator(mode="after")
+    def _history_has_times(self) -> Self:
+        if self.history and self.time == ROW_TIME:
+            raise ValueError("history needs a time: ingested events come before those of the stream; name its column")
         return self
 
     @property
@@ -214,11 +251,34 @@ class Settings(Section):
         return list(dict.fromkeys([self.events_topic, self.labels_topic]))
 
     @property
-    def feature_kinds(self) -> dict[str, Kind]:
-        """Each feature's type, in the order of the project file."""
-        if self.features is not None:
+    def base_kinds(self) -> dict[str, Kind]:
+        """What the feature function returns, or the fields without one: in the order of the project file."""
+        if self.features is not None and self.features.function is not None:
             return dict(self.features.outputs)
         return {name: field.type for name, field in self.kept_fields.items()}
+
+    @property
+    def event_kinds(self) -> dict[str, Kind]:
+        """The features that follow from an event alone, and their types."""
+        return self.base_kinds if self.features is None else event_kinds(self.features, self.base_kinds)
+
+    @property
+    def has_function(self) -> bool:
+        """Whether features come from a function of the project."""
+        return self.features is not None and self.features.function is not None
+
+    @property
+    def feature_kinds(self) -> dict[str, Kind]:
+        """Each feature's type: those of the event alone first, then those of its key."""
+        if self.features is None or not self.features.per_key:
+            return self.event_kinds
+        base = self.base_kinds
+        return {**self.event_kinds, **{one.name: one.type_of(base, self.task) for one in self.features.per_key}}
+
+    @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The fields whose values are kept with an event because they are, or are in, a key."""
+        return key_fields(self.features, self.topics.key)
 
     @property
     def batch_kinds(self) -> dict[str, Kind]:

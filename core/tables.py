@@ -1,17 +1,22 @@
 """The Delta tables: their names and columns.
 
 ``predictions``
-    One row an event, written when it was predicted: features as used, every expert's prediction. Of each shadow its
+    One row an event, written when it was predicted: features as used, values of the fields that are in a key
+    (``k_merchant``), every expert's prediction. Of each shadow its
     version, its own prediction (``p_challenger``) and what would have been served with it (``p_with_challenger``).
 ``examples``
     One row a label that was joined (or implied at the horizon): the prediction's row and the outcome; ``successor`` is
     what the champion predicts that came between the two.
+``events``
+    One row of so many events (`state.kept_events`), where the project has a feature function: the fields as it got
+    them (``x_carrier``), so that a retraining can make the features again and compare.
 ``corrections``
     One row a second, different label of an event; batch training uses the latest.
 ``windows``
     One row a window and stage, written by monitoring.
 
 ``step`` and ``label_step`` number what a partition did: they give the order in which it predicted and learned.
+Rows that ``headrace ingest`` wrote have partition -1, steps of their own, and nobody's predictions.
 Times are UTC. A prediction column is a double for binary (probability of positive) and regression,
 and a map of class to probability for multiclass.
 """
@@ -70,7 +75,11 @@ class WritesTables(Protocol):
 PREDICTIONS = "predictions"
 EXAMPLES = "examples"
 CORRECTIONS = "corrections"
+EVENTS = "events"
 WINDOWS = "windows"
+
+INGESTED = -1
+"""The partition of rows that no worker wrote."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _FEATURE_TYPES = {"number": pa.float64(), "category": pa.string(), "text": pa.string(), "bool": pa.bool_()}
@@ -79,6 +88,16 @@ _FEATURE_TYPES = {"number": pa.float64(), "category": pa.string(), "text": pa.st
 def feature_column(feature: str) -> str:
     """Return the column that holds `feature`."""
     return f"f_{feature}"
+
+
+def field_column(field: str) -> str:
+    """Return the column of the ``events`` table that holds `field`."""
+    return f"x_{field}"
+
+
+def key_column(field: str) -> str:
+    """Return the column that holds the value of `field` as it is in a key: not bounded as a category's."""
+    return f"k_{field}"
 
 
 def prediction_column(expert: str) -> str:
@@ -141,6 +160,7 @@ def predictions_schema(settings: Settings) -> pa.Schema:
             pa.field("step", pa.int64()),
             pa.field("champion_version", pa.int32()),
             *(pa.field(feature_column(name), _FEATURE_TYPES[kind]) for name, kind in kinds.items()),
+            *(pa.field(key_column(name), pa.string()) for name in settings.key_fields),
             *(pa.field(prediction_column(expert), _prediction_type(settings)) for expert in experts),
             *(
                 pa.field(name, kind)
@@ -164,6 +184,19 @@ def examples_schema(settings: Settings) -> pa.Schema:
             pa.field("label_step", pa.int64()),
             pa.field("implied", pa.bool_()),
             pa.field("successor", _prediction_type(settings)),
+        ]
+    )
+
+
+def events_schema(settings: Settings) -> pa.Schema:
+    """Columns of the ``events`` table."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("event_time", TIMESTAMP),
+            pa.field("partition", pa.int32()),
+            pa.field("step", pa.int64()),
+            *(pa.field(field_column(name), _FEATURE_TYPES[field.type]) for name, field in settings.kept_fields.items()),
         ]
     )
 

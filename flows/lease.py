@@ -217,19 +217,23 @@ def make(project: Project, ledger: Ledger, trigger: str, event_time: int, flow_r
 def progress(project: Project, store: TableStore) -> int:
     """Return how far the stream's tables reach, ms: the worker's status, else the latest label.
 
+    A worker that has not seen a record yet says nothing: there may be what was ingested.
+
     Raises
     ------
     UsageError
         If nothing has been written yet.
     """
     stream = stream_of(read_status(project.status, "worker"))
-    if stream is not None:
+    if stream is not None and stream.progress > 0:
         return stream.progress
     if store.exists(EXAMPLES):
         clocks = store.read(EXAMPLES, columns=["label_clock"])["label_clock"].to_pylist()
         if known := [clock for clock in clocks if clock is not None]:
             return int(max(known).timestamp() * 1000)
-    raise UsageError(f"{project.state}: no examples yet; start the worker first (headrace worker PROJECT)")
+    raise UsageError(
+        f"{project.state}: no examples yet; start the worker first (headrace worker PROJECT), or 'headrace ingest'"
+    )
 
 
 def _too_early(project: Project, ledger: Ledger, event_time: int) -> str | None:

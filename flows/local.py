@@ -111,7 +111,7 @@ class LocalPrefect:
             self._project.logs.mkdir(parents=True, exist_ok=True)
             self._start("server")
             self._wait(api.is_healthy, until)
-            PrefectApi(self.url).crash_unfinished()
+            self._wait(lambda: PrefectApi(self.url).crash_unfinished() >= 0, until)
             self._start("worker")
             self._wait(lambda: api.has_pool(POOL), until)
             self._deploy(until)
@@ -254,3 +254,11 @@ def _free_port(port: int) -> int:
                 "to use the server that runs there"
             ) from error
         return int(probe.getsockname()[1])
+
+
+def _is_so(ready: Callable[[], bool]) -> bool:
+    """Ask Prefect; one that does not answer in time, on a busy machine, is asked again."""
+    try:
+        return ready()
+    except PrefectError:
+        return False

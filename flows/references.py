@@ -29,10 +29,13 @@ MAX_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean losses on the hold-out: the challenger's, and that of the blend served with it."""
+    """Mean losses on the hold-out: the challenger's, and that of the blend served with it.
+
+    The latter is None where no online expert had predicted, as in ingested rows: what is served will be another blend.
+    """
 
     loss: float
-    served_loss: float
+    served_loss: float | None
 
 
 def write_reference(

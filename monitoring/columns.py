@@ -82,7 +82,10 @@ def prepare(current: pa.Table, reference: pa.Table, column: str, kind: Literal["
 
 
 def served_column(current: pa.Table, reference: pa.Table, column: str, task: Task) -> Column | str:
-    """Return the served predictions: numbers, or the most likely class."""
+    """Return the served predictions: numbers, or the most likely class. A side of ingested rows has none."""
+    for side, table in (("window", current), ("reference", reference)):
+        if column in table.column_names and table.num_rows and table[column].null_count == table.num_rows:
+            return f"was never served in the {side}"
     if task == "multiclass":
         return prepare(_with_class(current, column), _with_class(reference, column), column, "category")
     return prepare(current, reference, column, "number")

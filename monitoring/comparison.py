@@ -120,9 +120,9 @@ def compare_labels(current: pa.Table, reference: pa.Table, *, task: Task, sample
 
 
 def _labelled(table: pa.Table) -> pa.Table:
-    """Return the rows that have both a label and a served prediction."""
+    """Return the rows that have both a label and a served prediction; a label only, where nothing was ever served."""
     for column in ("label", prediction_column("served")):
-        if column in table.column_names:
+        if column in table.column_names and table[column].null_count < table.num_rows:
             table = table.filter(pc.is_valid(table[column]))
     return table
 

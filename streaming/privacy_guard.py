@@ -14,6 +14,8 @@ from core.errors import CheckpointError
 from core.pii_key import load_pseudonyms
 from core.project import Project
 from core.pseudonyms import Pseudonyms
+from core.store import TableStore
+from core.tables import PREDICTIONS
 from streaming.phases import Phases
 from streaming.state_store import StateStore, open_store
 
@@ -58,7 +60,7 @@ def _marks(project: Project, pseudonyms: Pseudonyms | None) -> dict[str, Any]:
 
 
 def _refuse_late_marks(project: Project, store: StateStore) -> None:
-    if store.names("partition-"):
+    if store.names("partition-") or TableStore(project.tables).exists(PREDICTIONS):
         raise CheckpointError(
             f"{project.settings.name}: fields or the id are personal now, and were in clear so far: tables, reports, "
             f"models and topics hold such values; {_start_anew(project)}, or take the marks (pii, privacy.id) out again"

@@ -158,7 +158,7 @@ def _events(table: pd.DataFrame, settings: Settings) -> Iterator[Item]:
     for name, field in settings.fields.items():
         columns[field.path or name] = list(map(_converter(field), table[field.path or name].tolist()))
     for row, (time, identifier) in enumerate(zip(table[ROW_TIME].tolist(), columns[settings.id], strict=True)):
-        yield time, "event", identifier, _nested({name: values[row] for name, values in columns.items()})
+        yield time, "event", identifier, nested({name: values[row] for name, values in columns.items()})
 
 
 def _labels(table: pd.DataFrame, path: Path, settings: Settings, replay: ReplaySettings) -> Iterator[Item]:
@@ -175,10 +175,10 @@ def _labels(table: pd.DataFrame, path: Path, settings: Settings, replay: ReplayS
     )
     for time, identifier, outcome in rows:
         payload = {label_id: identifier, label.path: _outcome(outcome, settings)}
-        yield time, "label", identifier, _nested(payload if label.time is None else {**payload, label.time: time})
+        yield time, "label", identifier, nested(payload if label.time is None else {**payload, label.time: time})
 
 
-def _nested(columns: dict[str, Any]) -> dict[str, Any]:
+def nested(columns: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON in which each value is where its path says: a column ``a.b`` is ``b`` inside ``a``."""
     found: dict[str, Any] = {}
     for path, value in columns.items():
