@@ -79,7 +79,8 @@ class RowReader:
     now : int
         Wall clock, ms: what lies further ahead than ``order.max_ahead`` is refused.
     texts : bool
-        Whether every cell, but a time that is a number, is text, as of a CSV file: it means what its column is declared as.
+        Whether cells are text, as of a CSV file, and mean what their column is declared as; times that are numbers
+        are numbers then, too.
     pseudonyms : Pseudonyms, optional
         Needed where something is to be hashed.
 
