@@ -238,9 +238,9 @@ class Simulation:
     def _retrain(self, decision: Decision, trigger: Trigger, moment: int) -> None:
         version = 1 + sum(done.attempt.champion is not None for done in self._outcome.retrainings)
         kept_out = sorted(self._kept_out)
-        attempt = self._trainer.attempt(
-            self._settings, self._served, moment, self._shadowing.champion, version, kept_out
-        )
+        lasted = sorted(self._outcome.quarantined.keys() - self._kept_out)
+        champion = self._shadowing.champion
+        attempt = self._trainer.attempt(self._settings, self._served, moment, champion, version, kept_out, lasted)
         effective_at = moment + self._settings.retrain.duration
         self._outcome.retrainings.append(
             Retraining(trigger, moment, effective_at, decision.reasons, decision.prospect, attempt)

@@ -15,17 +15,22 @@ from core.project import Project
 from core.quarantine import Span
 from core.settings import Settings
 from core.tables import CORRECTIONS, ReadsTables
+from flows.checks.report import DataReport
+from flows.checks.run import check_data
 from flows.evaluation import evaluate
-from flows.examples import DataVersion, Examples, read_examples
-from flows.gates import check_gates, passed, reasons, rows_gate
+from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted
+from flows.gates import GateResult, check_gates, labels_gate, passed, reasons, rows_gate
 from flows.records import data_cut
 from flows.references import reference_rows, volume_of
 from flows.search import fit, search
-from flows.splits import Split, mature, split_by_time
+from flows.splits import Split, split_by_time
 from flows.validation import data_problems
 from monitoring.calibration import Calibrations, calibrations
 from monitoring.gain import measured_gain
 from monitoring.reference import Reference
+
+_ANY_LATENCY = {"max_latency_ms": math.inf, "max_call_ms": math.inf}
+"""Two runs give the same result, on whatever machine."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Trainer:
         self._project = project
         self._fitted: dict[Any, _Fitted] = {}
         self._usual: dict[Any, Calibrations] = {}
+        self._reports: dict[Any, DataReport] = {}
 
     def attempt(
         self,
@@ -98,14 +104,15 @@ class Trainer:
         champion: Champion | None,
         version: int,
         without: Sequence[Span] = (),
+        accepted: Sequence[Span] = (),
     ) -> Attempt:
         """Retrain with what is known at `until`, ms; the new champion would be of that version.
 
-        Events of the windows `without` are left out.
+        Events of the windows `without` are left out; `accepted` are those whose break has lasted.
         """
         project = replace(self._project, settings=settings)
         try:
-            return self._attempt(project, tables, until, champion, version, without)
+            return self._attempt(project, tables, until, champion, version, without, accepted)
         except _Stopped as stopped:
             return Attempt(None, stopped.why, stopped.rows, 0.0)
         except HeadraceError as error:
@@ -119,13 +126,14 @@ class Trainer:
         champion: Champion | None,
         version: int,
         without: Sequence[Span],
+        accepted: Sequence[Span],
     ) -> Attempt:
         settings = project.settings
-        rows, split = _data(settings, tables, until, champion, without)
+        data = _data(settings, tables, until, champion, without)
+        rows, split = data.rows, data.split
         train = rows.take(split.train)
         _stop_for(data_problems(train.outcomes, settings), len(rows))
-        enough = rows_gate(int(split.holdout.sum()), settings.gates)
-        _stop_for(reasons([enough]), len(rows))
+        _stop_for(reasons(_enough(rows, split, champion, settings)), len(rows))
         key = (
             until,
             champion.data_cut if champion else None,
@@ -133,13 +141,15 @@ class Trainer:
             len(rows),
             tuple(without),
         )
+        checked = self._checked(key, data, settings, accepted)
+        _stop_for(checked.problems, len(rows))
         fitted = self._fitted.get(key)
         if fitted is None:
             fitted = self._fitted[key] = _fit(project, rows, train)
         old = None if champion is None else champion.model
         evaluation = evaluate(settings, rows.take(split.holdout), train.outcomes, fitted.challenger, old)
         gain = measured_gain(evaluation.metrics, settings.task)
-        gates = check_gates(evaluation, settings.gates.model_copy(update={"max_latency_ms": math.inf}))
+        gates = check_gates(evaluation, settings.gates.model_copy(update=_ANY_LATENCY))
         if not passed(gates):
             return Attempt(None, reasons(gates), len(rows), fitted.seconds, gain)
         sample = reference_rows(rows, settings.batch.seed)
@@ -156,6 +166,14 @@ class Trainer:
         made = Champion(replace(fitted.final, version=version), reference, data_cut(rows))
         return Attempt(made, [], len(rows), fitted.seconds, gain)
 
+    def _checked(self, key: Any, data: _Data, settings: Settings, accepted: Sequence[Span]) -> DataReport:
+        whole = (key, data.split.start, settings.validation.model_dump_json(), tuple(accepted))
+        if whole not in self._reports:
+            self._reports[whole] = check_data(
+                data.rows, data.split, data.left_out, settings, wait=data.wait, accepted=accepted
+            )
+        return self._reports[whole]
+
     def _calibrations(self, fitted: Any, rows: Examples, settings: Settings) -> Calibrations:
         key = (fitted, settings.windows)
         if key not in self._usual:
@@ -163,18 +181,33 @@ class Trainer:
         return self._usual[key]
 
 
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """The mature rows known at a time, how they are split in time, and what was left out of them."""
+
+    rows: Examples
+    split: Split
+    left_out: LeftOut
+    wait: int
+
+
 def _data(
     settings: Settings, tables: ReadsTables, until: int, champion: Champion | None, without: Sequence[Span]
-) -> tuple[Examples, Split]:
-    """Return the mature rows known at `until`, and how they are split in time."""
+) -> _Data:
     corrections = 0 if tables.exists(CORRECTIONS) else None
-    rows = read_examples(tables, DataVersion(0, corrections), settings, until, without)
+    rows, left_out = read_counted(tables, DataVersion(0, corrections), settings, until, without)
     _stop_for(data_problems(rows.outcomes, settings), len(rows))
-    implied = settings.label.missing is not None
-    old_enough = mature(rows.event_time, rows.label_clock, until=until, horizon=settings.label.horizon, implied=implied)
-    rows = rows.take(old_enough)
+    rows, left_out, wait = only_mature(rows, left_out, settings, until)
     after = None if champion is None else champion.data_cut
-    return rows, split_by_time(rows.event_time, rows.label_clock, span=settings.batch.holdout, after=after)
+    split = split_by_time(rows.event_time, rows.label_clock, span=settings.batch.holdout, after=after)
+    return _Data(rows, split, left_out, wait)
+
+
+def _enough(rows: Examples, split: Split, champion: Champion | None, settings: Settings) -> list[GateResult]:
+    since = None if champion is None else champion.data_cut
+    fresh = len(rows) if since is None else int((rows.event_time >= since).sum())
+    version = None if champion is None else champion.model.version
+    return [labels_gate(fresh, version, settings.gates), rows_gate(int(split.holdout.sum()), settings.gates)]
 
 
 def _fit(project: Project, rows: Examples, train: Examples) -> _Fitted:

@@ -80,7 +80,7 @@ def _outcome(ledger: Ledger, closed: RetrainRequest) -> dict[str, Any]:
         next((record.body for record in ledger.history(kind) if record.key == key), {})
         for kind in ("retraining", "gate")
     )
-    about = {name: fit.get(name) for name in ("version", "mlflow_run", "rows", "metrics", "steps", "recipe")}
+    about = {name: fit.get(name) for name in ("version", "mlflow_run", "rows", "metrics", "steps", "recipe", "data")}
     return {**about, "gates": gate.get("results", [])}
 
 

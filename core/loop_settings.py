@@ -167,16 +167,31 @@ class RetrainSettings(Section):
     )
 
 
-class GateSettings(Section):
-    """What a challenger has to show; every gate fails closed."""
+DataCheckName = Literal["schema", "missing", "constant", "shift", "leak", "absence"]
 
-    max_relative_loss: float = Field(
-        1.01, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
+
+class ValidationSettings(Section):
+    """What the data of a retraining has to be like; whatever fails stops it before anything is fitted."""
+
+    max_missing: Share = Field(
+        0.95,
+        description="share of a feature's values that may be missing in all of the rows; in the hold-out too if it was "
+        "there before",
     )
-    min_holdout_rows: PositiveInt = Field(200, description="common untouched rows below which nothing is promoted")
-    max_latency_ms: float = Field(5.0, gt=0, description="milliseconds a prediction may take, in batches of 256")
-    baseline_margin: float = Field(
-        0.0, ge=0, description="bootstrap: relative gain over the trivial baseline, at least"
+    max_duplicates: Share = Field(0.05, description="share of the labelled rows that may have the id of another one")
+    min_class_rows: PositiveInt = Field(
+        10, description="training rows that both classes need; of three or more at least two, the others are told"
+    )
+    max_auc: Share = Field(0.99, description="binary: ROC AUC that a feature alone may reach on later rows")
+    max_gain: Share = Field(
+        0.99, description="multiclass: share of the most common class's mistakes that a feature alone may avoid"
+    )
+    max_r2: Share = Field(0.999, description="regression: share of the variance that a feature alone may explain")
+    max_absence: Share = Field(
+        0.95, description="share of one label among the rows in which a feature is missing, or is there"
+    )
+    allow: dict[Name, list[DataCheckName]] = Field(
+        {}, description="checks that a feature need not pass, such as `{sensor: [constant, shift]}`"
     )
 
 
@@ -259,6 +274,11 @@ class StateSettings(Section):
     )
     max_in_memory: PositiveInt = Field(
         50_000, description="ids that a partition keeps in memory; older ones wait on disk, in the state folder"
+    )
+    kept_events: PositiveInt = Field(
+        50,
+        description="of how many events one is kept with its fields, as the project's feature function got it: a "
+        "retraining makes the features of these again and compares",
     )
     deadline: Duration = Field(
         MINUTE,

@@ -8,6 +8,7 @@ registration, and ``MLmodel`` may name only the two flavours that headrace write
 from __future__ import annotations
 
 import hashlib
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,6 +96,33 @@ def _check_flavour(entry: dict[str, Any], allowed: set[str], **required: str) ->
             raise RegistryError(f"MLmodel has {key} {entry.get(key)!r} instead of {value!r}")
 
 
+def pickled_bytes(pipeline: Any) -> int | None:
+    """Return how many bytes a pipeline takes when it is written; None where it cannot be."""
+    import cloudpickle  # type: ignore[import-untyped]
+
+    counter = _Counter()
+    try:
+        with project_code_by_value():
+            cloudpickle.dump(pipeline, counter)
+    except Exception:  # noqa: BLE001  an estimator may be the project's own, and raise anything
+        return None
+    return counter.count
+
+
+class _Counter(io.RawIOBase):
+    """Takes what is written, and keeps its length only."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.count += (size := memoryview(content).nbytes)
+        return size
+
+
 def requirements() -> list[str]:
     """Name what loads the model; MLflow would take 15 s to find it out."""
     return [f"{name}=={version(name)}" for name in ("cloudpickle", "numpy", "pandas", "scikit-learn", "scipy")]
@@ -103,7 +131,7 @@ def requirements() -> list[str]:
 @contextmanager
 def project_code_by_value() -> Iterator[None]:
     """While inside, write the project's own classes into the pickle: a worker may not have imported that file."""
-    import cloudpickle  # type: ignore[import-untyped]
+    import cloudpickle
 
     modules = [module for name, module in sys.modules.items() if name.startswith("headrace_project_")]
     for module in modules:

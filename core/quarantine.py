@@ -34,6 +34,18 @@ def quarantined(records: Iterable[LedgerRecord], moment: int) -> list[Span]:
     return sorted(spans)
 
 
+def released(records: Iterable[LedgerRecord], moment: int) -> list[Span]:
+    """Return the windows whose break has lasted, so that they are how the stream is, at event time `moment` (ms).
+
+    Examples
+    --------
+    >>> released([LedgerRecord("release", "b", 30, 0.0, {"spans": [[5, 10], [0, 5]]})], 30)
+    [(0, 5), (5, 10)]
+    """
+    known = (record for record in records if record.event_time is not None and record.event_time <= moment)
+    return sorted({_span(span) for record in known if record.kind == "release" for span in record.body["spans"]})
+
+
 def unlearned(records: Iterable[LedgerRecord]) -> list[Span]:
     """Return the windows that the online experts are to forget, in order.
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -178,8 +179,15 @@ class Registry:
                 return sorted(found, key=lambda entry: entry.version)
 
     @_translated
-    def load(self, version: int) -> FittedModel:
+    def load(self, version: int, digest: str | None = None) -> FittedModel:
         """Load a version after its files were checked; nothing of it runs before.
+
+        Parameters
+        ----------
+        version : int
+            Which.
+        digest : str, optional
+            What its files must have; what is recorded with the version if left out.
 
         Raises
         ------
@@ -198,7 +206,7 @@ class Registry:
                 download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=self._project.tracking_uri)
             )
             try:
-                check_model_files(private, entry.tags.get("digest"))
+                check_model_files(private, digest or entry.tags.get("digest"))
             except RegistryError as error:
                 raise RegistryError(f"model version {version} cannot be trusted: {error}") from error
             pipeline = flavour.load_model(str(private))
@@ -241,7 +249,8 @@ class Registry:
         entry = self._client.create_model_version(
             self._name, f"{run.info.artifact_uri}/model", run_id=run_id, tags=tags
         )
-        return ModelVersion.of(self._client.get_model_version(self._name, entry.version))
+        made = ModelVersion.of(self._client.get_model_version(self._name, entry.version))
+        return replace(made, tags={**made.tags, "digest": digest})  # what was written here, whatever MLflow says now
 
     @_translated
     def record_run(self, registration: Registration) -> str:

@@ -20,12 +20,12 @@ from pyarrow.fs import FileSystem
 
 from core.errors import StoreError
 from core.store import TableStore
-from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, TIMESTAMP
+from core.tables import CORRECTIONS, EVENTS, EXAMPLES, PREDICTIONS, TIMESTAMP
 
-PERSONAL = (PREDICTIONS, EXAMPLES, CORRECTIONS)
+PERSONAL = (PREDICTIONS, EXAMPLES, CORRECTIONS, EVENTS)
 """The tables with a row an id."""
 
-_AGE = {PREDICTIONS: "event_time", EXAMPLES: "event_time", CORRECTIONS: "label_clock"}
+_AGE = {PREDICTIONS: "event_time", EXAMPLES: "event_time", CORRECTIONS: "label_clock", EVENTS: "event_time"}
 _log = logging.getLogger("headrace.maintenance")
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 
 from core.clocks import Clock, clock_of
 from core.durations import WEEK
+from core.gate_settings import GateSettings, check_slices
 from core.history_settings import HistorySettings
 from core.loop_settings import (
     AlertSettings,
@@ -24,10 +25,10 @@ from core.loop_settings import (
     BlendSettings,
     DriftSettings,
     ExpertSettings,
-    GateSettings,
     PromotionSettings,
     RetrainSettings,
     StateSettings,
+    ValidationSettings,
     WindowSettings,
 )
 from core.models import SHADOWS
@@ -75,6 +76,7 @@ class Settings(Section):
     windows: WindowSettings = WindowSettings()
     drift: DriftSettings = DriftSettings()
     retrain: RetrainSettings = RetrainSettings()
+    validation: ValidationSettings = ValidationSettings()
     gates: GateSettings = GateSettings()
     promotion: PromotionSettings = PromotionSettings()
     alerts: AlertSettings = AlertSettings()
@@ -149,6 +151,15 @@ class Settings(Section):
             raise ValueError("drift.reference is season: that takes a time, and windows.span of at most 26 weeks")
         if not self.batch_kinds:
             raise ValueError("no feature that a model can use; text must be turned into numbers or categories")
+        check_slices(self.gates.slices, self.batch_kinds)
+        return self
+
+    @model_validator(mode="after")
+    def _allowed_features_known(self) -> Self:
+        if unknown := [name for name in self.validation.allow if name not in self.batch_kinds]:
+            raise ValueError(
+                f"validation.allow names {unknown[0]!r}, which is no feature of the batch model; correct it"
+            )
         return self
 
     @property

@@ -6,6 +6,9 @@
 ``examples``
     One row a label that was joined (or implied at the horizon): the prediction's row and the outcome; ``successor`` is
     what the champion predicts that came between the two.
+``events``
+    One row of so many events (`state.kept_events`), where the project has a feature function: the fields as it got
+    them (``x_carrier``), so that a retraining can make the features again and compare.
 ``corrections``
     One row a second, different label of an event; batch training uses the latest.
 ``windows``
@@ -71,6 +74,7 @@ class WritesTables(Protocol):
 PREDICTIONS = "predictions"
 EXAMPLES = "examples"
 CORRECTIONS = "corrections"
+EVENTS = "events"
 WINDOWS = "windows"
 
 INGESTED = -1
@@ -83,6 +87,11 @@ _FEATURE_TYPES = {"number": pa.float64(), "category": pa.string(), "text": pa.st
 def feature_column(feature: str) -> str:
     """Return the column that holds `feature`."""
     return f"f_{feature}"
+
+
+def field_column(field: str) -> str:
+    """Return the column of the ``events`` table that holds `field`."""
+    return f"x_{field}"
 
 
 def prediction_column(expert: str) -> str:
@@ -168,6 +177,19 @@ def examples_schema(settings: Settings) -> pa.Schema:
             pa.field("label_step", pa.int64()),
             pa.field("implied", pa.bool_()),
             pa.field("successor", _prediction_type(settings)),
+        ]
+    )
+
+
+def events_schema(settings: Settings) -> pa.Schema:
+    """Columns of the ``events`` table."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("event_time", TIMESTAMP),
+            pa.field("partition", pa.int32()),
+            pa.field("step", pa.int64()),
+            *(pa.field(field_column(name), _FEATURE_TYPES[field.type]) for name, field in settings.kept_fields.items()),
         ]
     )
 

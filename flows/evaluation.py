@@ -8,26 +8,38 @@ label was known. Mixing only when the label is known would let weights peek at t
 from __future__ import annotations
 
 import statistics
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND
 from core.batch_model import FittedModel
 from core.blend import Blend
-from core.metrics import METRICS, score
-from core.predictions import Features, Outcome, Prediction, is_sane
+from core.metrics import METRICS, loss, score
+from core.predictions import Outcome, Prediction, is_sane
 from core.setting_types import Task
 from core.settings import Settings
+from flows.cost import UNMEASURED, Cost, FitCost, cost_of
 from flows.examples import Examples
+from flows.intervals import Blocks, Difference, blocks_of, clip_of, difference
+from flows.reliability import Reliability, Rise
+from flows.slices import SliceLoss, slice_losses
 
-_BATCH = 256
+if TYPE_CHECKING:
+    import pandas as pd
 
 Metrics = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class CalibrationOf:
+    """Calibration error and bias (:mod:`flows.reliability`)."""
+
+    error: float
+    bias: float
 
 
 @dataclass(frozen=True)
@@ -44,12 +56,22 @@ class Evaluation:
         The online experts in both blends.
     not_finite : int
         Hold-out rows on which the challenger's prediction is not finite.
-    latency_ms : float
-        Milliseconds a prediction of the challenger takes, in batches of 256.
     champion : int or None
         The champion's version; None at the bootstrap.
+    cost : Cost
+        What the challenger takes.
     metrics : dict
         Of challenger, baseline, both blends, the champion and each expert: each metric of the task.
+    over : dict
+        The blend with the challenger over each of the others: their paired difference and how sure it is.
+    alone : Difference or None
+        The challenger over the champion, each by itself; None at the bootstrap.
+    slices : list of SliceLoss or None
+        Both blends on each slice; None at the bootstrap.
+    calibration : dict
+        Of each of those that have metrics.
+    calibration_rise : Rise or None
+        From the blend with the champion to that with the challenger; None at the bootstrap, or where it is not known.
     """
 
     task: Task
@@ -58,9 +80,14 @@ class Evaluation:
     end: int
     experts: list[str]
     not_finite: int
-    latency_ms: float
     champion: int | None
+    cost: Cost
     metrics: dict[str, Metrics] = field(default_factory=dict)
+    over: dict[str, Difference] = field(default_factory=dict)
+    alone: Difference | None = None
+    slices: list[SliceLoss] | None = None
+    calibration: dict[str, CalibrationOf] = field(default_factory=dict)
+    calibration_rise: Rise | None = None
 
     def loss(self, name: str) -> float | None:
         """Return the loss that gates compare; None where it is not known."""
@@ -77,6 +104,7 @@ def evaluate(
     train_outcomes: Sequence[Outcome],
     challenger: FittedModel,
     champion: FittedModel | None,
+    fit: FitCost = UNMEASURED,
 ) -> Evaluation:
     """Compare on the hold-out rows where all of them predicted.
 
@@ -88,6 +116,8 @@ def evaluate(
         Labels of the training rows: the trivial baseline.
     champion : FittedModel or None
         The loaded champion; None only at the bootstrap.
+    fit : FitCost
+        What the challenger's fit took.
     """
     ordered = holdout.take(np.argsort(holdout.label_clock, kind="stable"))
     own: dict[str, Sequence[Prediction | None]] = {"challenger": challenger.predict_frame(ordered.frame)}
@@ -99,6 +129,8 @@ def evaluate(
     outcomes = [ordered.outcomes[row] for row in kept]
     columns["baseline"] = [trivial(settings.task, train_outcomes)] * len(kept)
     columns |= _blends(settings, columns, list(experts), _in_order(ordered, kept), champion is not None)
+    sure = {name: _sure(values) for name, values in columns.items()}
+    found = _Compared(settings, sure, outcomes, blocks_of(ordered.event_time[kept], settings.promotion.block))
     return Evaluation(
         task=settings.task,
         rows=len(kept),
@@ -106,10 +138,50 @@ def evaluate(
         end=int(holdout.event_time.max()) if len(holdout) else 0,
         experts=list(experts),
         not_finite=sum(not is_sane(prediction) for prediction in own["challenger"]),
-        latency_ms=latency(challenger, ordered),
         champion=None if champion is None else champion.version,
-        metrics={name: score(settings.task, _sure(values), outcomes) for name, values in columns.items()},
+        cost=cost_of(challenger, ordered, fit),
+        metrics={name: score(settings.task, values, outcomes) for name, values in sure.items()},
+        over=found.over,
+        alone=None if champion is None else found.difference("challenger", "champion"),
+        slices=None if champion is None else found.slices(ordered.frame.iloc[kept]),
+        calibration={name: CalibrationOf(one.error, one.bias) for name, one in found.reliability.items()},
+        calibration_rise=None if champion is None else found.calibration_rise,
     )
+
+
+class _Compared:
+    """What single rows say of the blend with the challenger, beside the others."""
+
+    def __init__(
+        self, settings: Settings, columns: Mapping[str, list[Prediction]], outcomes: list[Outcome], blocks: Blocks
+    ) -> None:
+        self._settings, self._blocks, self._confidence = settings, blocks, settings.gates.confidence
+        self._losses = {
+            name: np.array([loss(one, outcome) for one, outcome in zip(values, outcomes, strict=True)])
+            for name, values in columns.items()
+        }
+        self.reliability = {
+            name: Reliability.of(settings.task, values, outcomes, blocks) for name, values in columns.items()
+        }
+
+    @property
+    def over(self) -> dict[str, Difference]:
+        others = [name for name in self._losses if name != CHALLENGER_BLEND]
+        return {name: self.difference(CHALLENGER_BLEND, name) for name in others}
+
+    def difference(self, name: str, other: str) -> Difference:
+        """Return the loss of one over that of another."""
+        new, old = self._losses[name], self._losses[other]
+        return difference(new, old, self._blocks, self._confidence, clip_of(old))
+
+    def slices(self, frame: pd.DataFrame) -> list[SliceLoss]:
+        new, old = self._losses[CHALLENGER_BLEND], self._losses[CHAMPION_BLEND]
+        return slice_losses(frame, new, old, self._blocks, self._settings)
+
+    @property
+    def calibration_rise(self) -> Rise | None:
+        new, old = self.reliability[CHALLENGER_BLEND], self.reliability[CHAMPION_BLEND]
+        return new.rise_over(old, self._confidence)
 
 
 def online_blend(settings: Settings, rows: Examples) -> tuple[list[int], list[Prediction]]:
@@ -134,21 +206,6 @@ def trivial(task: Task, outcomes: Sequence[Outcome]) -> Prediction:
     if task == "binary":
         return sum(int(value) for value in outcomes) / total
     return {str(name): count / total for name, count in sorted(Counter(outcomes).items())}
-
-
-def latency(model: FittedModel, rows: Examples, repeats: int = 5) -> float:
-    """Return milliseconds a prediction takes from rows of features, in batches of 256; median of some batches."""
-    if not len(rows):
-        return float("nan")
-    positions = np.arange(_BATCH) % len(rows)
-    batch: list[Features] = rows.frame.iloc[positions].to_dict("records")  # type: ignore[assignment]
-    model.predict(batch)
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        model.predict(batch)
-        times.append(time.perf_counter() - begin)
-    return 1000.0 * statistics.median(times) / _BATCH
 
 
 def _active_experts(settings: Settings, rows: Examples) -> dict[str, list[Prediction | None]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from core.batch_model import MISSING, feature_frame, used_features
 from core.predictions import Outcome, Prediction
 from core.quarantine import Span, outside
 from core.settings import Settings
+from core.spans import label_wait
 from core.tables import (
     CORRECTIONS,
     EXAMPLES,
@@ -36,6 +38,32 @@ class DataVersion:
 
     examples: int
     corrections: int | None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How many labelled rows are not among the examples, and why.
+
+    Attributes
+    ----------
+    repeated : int
+        Another row has their id, and was labelled later.
+    quarantined : int
+        Their window is in quarantine.
+    older : int
+        Beyond ``batch.max_rows``.
+    immature : int
+        Labels of their age may still come.
+    """
+
+    repeated: int = 0
+    quarantined: int = 0
+    older: int = 0
+    immature: int = 0
+
+    def as_json(self) -> dict[str, int]:
+        """Return the counts by reason."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +113,28 @@ class Examples:
         return [prediction_of(value) for value in values]
 
 
-def missing_columns(store: ReadsTables, version: DataVersion, settings: Settings) -> list[str]:
-    """Return the columns that a training needs and the pinned table lacks."""
-    found = store.read(EXAMPLES, version=version.examples, columns=None, where=_up_to(0)).column_names
-    return [name for name in _needed(settings) if name not in found]
+def unfit_columns(store: ReadsTables, version: DataVersion, settings: Settings) -> tuple[list[str], list[str]]:
+    """Return the columns that a training needs and the pinned table lacks, and those that have another type there."""
+    found = store.read(EXAMPLES, version=version.examples, columns=None, where=_up_to(0)).schema
+    wanted, needed = examples_schema(settings), _needed(settings)
+    missing = [name for name in needed if name not in found.names]
+    other = [name for name in needed if name in found.names and not _same(found.field(name), wanted.field(name))]
+    return missing, other
+
+
+def _same(one: pa.Field, other: pa.Field) -> bool:
+    """Tell whether two columns hold the same kind of thing; how it is encoded does not matter."""
+    return _kind(one.type) == _kind(other.type)
+
+
+def _kind(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "text"
+    number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    named = {"bool": pa.types.is_boolean(kind), "time": pa.types.is_timestamp(kind), "map": pa.types.is_map(kind)}
+    return "number" if number else next((name for name, fits in named.items() if fits), str(kind))
 
 
 def read_examples(
@@ -111,16 +157,48 @@ def read_examples(
     StoreError
         If a table cannot be read.
     """
+    return read_counted(store, version, settings, until, without)[0]
+
+
+def read_counted(
+    store: ReadsTables, version: DataVersion, settings: Settings, until: int, without: Sequence[Span] = ()
+) -> tuple[Examples, LeftOut]:
+    """Read the examples as :func:`read_examples` does; also return how many rows were left out.
+
+    Raises
+    ------
+    StoreError
+        If a table cannot be read.
+    """
     known = store.read(EXAMPLES, version=version.examples, where=_up_to(until))
     known = known.select([name for name in examples_schema(settings).names if name in known.column_names])
     if version.corrections is not None:
         later = store.read(CORRECTIONS, version=version.corrections, where=_up_to(until))
         known = _corrected(known, later)
+    counts = [len(known)]
     known = _one_row_an_id(known)
+    counts.append(len(known))
     if without:
         known = known.filter(pa.array(outside(milliseconds(known["event_time"]), without)))
+    counts.append(len(known))
     known = known.take(pc.sort_indices(known, [("event_time", "ascending"), ("id", "ascending")]))
-    return as_examples(known.slice(max(len(known) - settings.batch.max_rows, 0)), settings)
+    latest = known.slice(max(len(known) - settings.batch.max_rows, 0))
+    counts.append(len(latest))
+    repeated, quarantined, older = (more - less for more, less in itertools.pairwise(counts))
+    return as_examples(latest, settings), LeftOut(repeated, quarantined, older)
+
+
+def only_mature(rows: Examples, left_out: LeftOut, settings: Settings, until: int) -> tuple[Examples, LeftOut, int]:
+    """Drop the examples whose labels may still come at `until` (ms); also return from which age they stay, ms."""
+    wait = label_wait(
+        rows.event_time,
+        rows.label_clock,
+        until=until,
+        horizon=settings.label.horizon,
+        implied=settings.label.missing is not None,
+    )
+    kept = rows.take(np.asarray(rows.event_time <= until - wait))
+    return kept, replace(left_out, immature=len(rows) - len(kept)), wait
 
 
 def as_examples(table: pa.Table, settings: Settings) -> Examples:

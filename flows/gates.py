@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND
-from core.loop_settings import GateSettings
+from core.gate_settings import GateSettings
 from core.predictions import Prediction
 from flows.evaluation import Evaluation
+from flows.intervals import Difference
+from flows.slices import SliceLoss
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,35 @@ def check_gates(evaluation: Evaluation, settings: GateSettings) -> list[GateResu
     With a champion the blends are compared; at the bootstrap there is none, and the trivial baseline
     takes its place.
     """
-    compared = _baseline(evaluation, settings) if evaluation.champion is None else _blend(evaluation, settings)
-    return [rows_gate(evaluation.rows, settings), _finite(evaluation), compared, _latency(evaluation, settings)]
+    first = evaluation.champion is None
+    compared = (
+        [_baseline(evaluation, settings)] if first else [_blend(evaluation, settings), _alone(evaluation, settings)]
+    )
+    return [
+        rows_gate(evaluation.rows, settings),
+        _finite(evaluation),
+        *compared,
+        _slices(evaluation, settings),
+        _calibration(evaluation, settings),
+        _latency(evaluation, settings),
+        _size(evaluation, settings),
+    ]
+
+
+def labels_gate(labels: int, since_version: int | None, settings: GateSettings) -> GateResult:
+    """Judge whether there are enough labelled examples that the champion was not trained on.
+
+    Parameters
+    ----------
+    labels : int
+        Mature examples behind the champion's data; of all at the bootstrap.
+    since_version : int or None
+        The champion's; None at the bootstrap.
+    """
+    needed = settings.min_new_labels or settings.min_holdout_rows
+    since = "" if since_version is None else f" since champion {since_version} was trained"
+    said = f"{labels} labelled examples{since}, {needed} are needed (gates.min_new_labels)"
+    return GateResult("labels", labels >= needed, float(labels), float(needed), said)
 
 
 def rows_gate(rows: int, settings: GateSettings) -> GateResult:
@@ -43,6 +72,11 @@ def rows_gate(rows: int, settings: GateSettings) -> GateResult:
     needed = settings.min_holdout_rows
     said = f"{rows} untouched rows on which all predicted, {needed} are needed (gates.min_holdout_rows)"
     return GateResult("rows", rows >= needed, float(rows), float(needed), said)
+
+
+def reference_gate(problem: str) -> GateResult:
+    """Return the failed gate of a champion without the reference that drift is judged by."""
+    return GateResult("reference", False, None, None, problem)
 
 
 def champion_gate(problem: str) -> GateResult:
@@ -58,7 +92,7 @@ def servable_gate(expected: Sequence[Prediction], reloaded: Sequence[Prediction]
     expected : sequence
         Predictions of the fitted model.
     reloaded : sequence or None
-        Those of the model loaded from the registry; None if it does not load.
+        Those of the model loaded from the registry in another process; None if it does not load.
     problem : str
         Why it does not load.
     """
@@ -95,11 +129,76 @@ def _blend(evaluation: Evaluation, settings: GateSettings) -> GateResult:
     if new is None or old is None or not (_known(new) and _known(old)):
         return GateResult("blend", False, None, limit, "the loss of one of the blends is not known")
     value = _ratio(new, old)
+    over = evaluation.over.get(CHAMPION_BLEND)
     said = (
         f"loss {new:.5f} with the challenger, {old:.5f} with champion {evaluation.champion}: "
-        f"at most {limit:g} times as much is allowed"
+        f"at most {limit:g} times as much is allowed{_surely(over)}"
     )
     return GateResult("blend", value is not None and value <= limit, value, limit, said)
+
+
+def _alone(evaluation: Evaluation, settings: GateSettings) -> GateResult:
+    """Judge the challenger by itself: in the blend a bad model does little harm, until it is all there is."""
+    limit, over, blend = settings.max_alone_loss, evaluation.alone, evaluation.over.get(CHAMPION_BLEND)
+    if over is None or over.relative is None or not _known(over.relative):
+        return GateResult("alone", False, None, limit, "the loss of one of the two by itself is not known")
+    worse = over.low is not None and 1.0 + over.low > limit
+    better = blend is not None and blend.high is not None and blend.high < 0.0
+    said = (
+        f"by itself {1.0 + over.relative:.4f} times the loss of champion {evaluation.champion}{_surely(over)}; surely "
+        f"more than {limit:g} is refused, unless the blend with it is surely better"
+    )
+    return GateResult("alone", better or not worse, 1.0 + over.relative, limit, said)
+
+
+def _surely(over: Difference | None) -> str:
+    if over is None or over.low is None or over.high is None:
+        return ""
+    return f"; over {over.blocks} spans between {1.0 + over.low:.4f} and {1.0 + over.high:.4f} times"
+
+
+def _slices(evaluation: Evaluation, settings: GateSettings) -> GateResult:
+    """Judge each slice; what is chance there (few spans, many slices) refuses nothing."""
+    limit = settings.max_slice_loss
+    if evaluation.champion is None:
+        return GateResult("slices", True, None, limit, "bootstrap: no champion to compare with on slices")
+    slices = evaluation.slices
+    if slices is None or not all(_known(one.challenger) and _known(one.champion) for one in slices):
+        return GateResult("slices", False, None, limit, "the losses on slices are not known")
+    if not slices:
+        return GateResult("slices", True, None, limit, f"no slice has {settings.min_slice_rows} rows or more")
+    worse = [one for one in slices if (one.over.low is not None and 1.0 + one.over.low > limit) or _lost_all(one)]
+    shown = max(worse or slices, key=lambda one: one.over.relative or 0.0)
+    said = (
+        f"{len(worse)} of {len(slices)} slices surely above {limit:g} times the loss with champion "
+        f"{evaluation.champion}; worst {shown.name}: {shown.challenger:.5f} instead of {shown.champion:.5f} on "
+        f"{shown.over.rows} rows"
+    )
+    relative = shown.over.relative
+    return GateResult("slices", not worse, None if relative is None else 1.0 + relative, limit, said)
+
+
+def _lost_all(one: SliceLoss) -> bool:
+    """Tell whether there is a loss where the champion has none: no ratio says how much worse that is."""
+    return one.champion == 0.0 and one.challenger > 0.0
+
+
+def _calibration(evaluation: Evaluation, settings: GateSettings) -> GateResult:
+    limit, blend = settings.max_calibration_rise, evaluation.calibration.get(CHALLENGER_BLEND)
+    if blend is None or not (_known(blend.error) and _known(blend.bias)):
+        return GateResult("calibration", False, None, limit, "the blend's calibration is not known")
+    own = f"calibration error {blend.error:.4f}, bias {blend.bias:+.4f}"
+    if evaluation.champion is None:
+        return GateResult("calibration", True, None, limit, f"bootstrap, nothing to compare with: {own}")
+    rise = evaluation.calibration_rise
+    if rise is None or not _known(rise.value):
+        return GateResult("calibration", False, None, limit, "the calibration with the champion is not known")
+    surely = rise.value if rise.low is None else rise.low
+    sure = "" if rise.low is None else f", surely {rise.low:+.4f}"
+    said = (
+        f"{own} with the challenger: {rise.value:+.4f}{sure} against champion {evaluation.champion}, {limit:g} allowed"
+    )
+    return GateResult("calibration", surely <= limit, rise.value, limit, said)
 
 
 def _baseline(evaluation: Evaluation, settings: GateSettings) -> GateResult:
@@ -117,11 +216,22 @@ def _baseline(evaluation: Evaluation, settings: GateSettings) -> GateResult:
 
 
 def _latency(evaluation: Evaluation, settings: GateSettings) -> GateResult:
-    limit, value = settings.max_latency_ms, evaluation.latency_ms
-    if not _known(value):
+    limit, value, call = settings.max_latency_ms, evaluation.cost.prediction_us / 1000.0, evaluation.cost.call_ms
+    if not (_known(value) and _known(call)):
         return GateResult("latency", False, None, limit, "latency is not known")
-    said = f"{value:.3f} ms a prediction, {limit:g} ms allowed"
-    return GateResult("latency", value <= limit, value, limit, said)
+    said = (
+        f"{value:.3f} ms a prediction, {limit:g} ms allowed (gates.max_latency_ms); "
+        f"{call:.1f} ms for a single one, {settings.max_call_ms:g} ms allowed (gates.max_call_ms)"
+    )
+    return GateResult("latency", value <= limit and call <= settings.max_call_ms, value, limit, said)
+
+
+def _size(evaluation: Evaluation, settings: GateSettings) -> GateResult:
+    limit, size = settings.max_bytes, evaluation.cost.bytes
+    if size is None:
+        return GateResult("size", False, None, float(limit), "the model cannot be pickled")
+    said = f"{size:,} bytes pickled, {limit:,} allowed (gates.max_bytes)"
+    return GateResult("size", size <= limit, float(size), float(limit), said)
 
 
 def _ratio(new: float, old: float) -> float | None:

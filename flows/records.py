@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.model_versions import Registration
+from flows.checks.report import DataReport
 from flows.evaluation import Evaluation
 from flows.examples import DataVersion, Examples
 from flows.gates import GateResult
@@ -51,6 +52,7 @@ def registration(
     rows: Examples,
     found: SearchResult,
     evaluation: Evaluation,
+    checks: DataReport | None,
     gates: list[GateResult],
     recipe: Recipe,
 ) -> Registration:
@@ -91,6 +93,7 @@ def registration(
         },
         documents={
             "evaluation.json": content,
+            "data.json": finite(None if checks is None else checks.as_json()),
             "gates.json": finite([result.as_json() for result in gates]),
             DOCUMENT: recipe.as_json(),
             "search.json": finite([described(trial) for trial in found.trials]),

@@ -1,4 +1,4 @@
-"""The steps of a retraining, in order: pin, validate, split, search, fit, evaluate, gate, refit, register, promote.
+"""The steps of a retraining: pin, validate, split, check, search, fit, evaluate, gate, refit, register, promote.
 
 A :class:`Retraining` holds what passes from step to step; each step does one thing and says in one
 line what it did. A step that ends the run early raises :class:`NotPromoted` with the reasons.
@@ -11,31 +11,50 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from core.audit import CHALLENGER_BLEND, Ledger, Outcome
 from core.batch_model import FittedModel
-from core.errors import RegistryError, StoreError
+from core.errors import CheckpointError, RegistryError, StoreError
 from core.model_versions import ModelVersion, Registration
 from core.models import CHAMPION
 from core.project import Project
-from core.quarantine import Span, quarantined
+from core.quarantine import Span, quarantined, released
 from core.registry import Registry
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
+from flows.apart import Ask, predictions_apart
+from flows.checks import page
+from flows.checks.report import DataReport, refusal
+from flows.checks.run import check_data
+from flows.cost import FitCost
 from flows.digests import rows_digest
+from flows.energy import Meter
 from flows.evaluation import Evaluation, evaluate
-from flows.examples import DataVersion, Examples, missing_columns, read_examples
-from flows.gates import GateResult, champion_gate, check_gates, passed, reasons, rows_gate, servable_gate
+from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted, unfit_columns
+from flows.gates import (
+    GateResult,
+    champion_gate,
+    check_gates,
+    labels_gate,
+    passed,
+    reasons,
+    reference_gate,
+    rows_gate,
+    servable_gate,
+)
 from flows.lease import Lease
+from flows.parity import parity_gate
 from flows.promotion import ENDS, Becomes, Bodies, carry_out, decide, pin_owner
 from flows.provenance import code_version
 from flows.recipe import Recipe, recipe_of, sampled_digest
 from flows.records import data_cut, records_of, registration
 from flows.references import Validation, volume_of, write_reference
 from flows.search import SearchResult, fit, rows_of, search
-from flows.splits import Split, mature, split_by_time
+from flows.splits import Split, split_by_time
 from flows.validation import column_problems, data_problems
 from monitoring.calibration import calibrations
+from monitoring.reference import load_reference
 
 _log = logging.getLogger("headrace.retrain")
 
@@ -59,11 +78,19 @@ class Retraining:
         What to retrain, and the right to do it.
     connect : callable
         Makes the registry; called in a thread, because MLflow takes its time.
+    ask : callable
+        Asks a registered version what it predicts; see :func:`flows.apart.predictions_apart`.
     """
 
     def __init__(
-        self, project: Project, lease: Lease, store: TableStore, connect: Callable[[Project], Registry] = Registry
+        self,
+        project: Project,
+        lease: Lease,
+        store: TableStore,
+        connect: Callable[[Project], Registry] = Registry,
+        ask: Ask = predictions_apart,
     ) -> None:
+        self._ask = ask
         self.project, self.lease, self.store = project, lease, store
         self.request = lease.request
         self.gates: list[GateResult] = []
@@ -76,9 +103,15 @@ class Retraining:
         self._kept_out: list[Span] = []
         self._recipe: Recipe | None = None
         self._data: DataVersion | None = None
+        self.data: DataReport | None = None
+        self._page: Path | None = None
+        self._left_out: LeftOut
+        self._wait: int
         self._rows: Examples
         self._split: Split
         self._champion: FittedModel | None = None
+        self._champion_cut: int | None = None
+        self._meter = Meter()
         self._found: SearchResult
         self._challenger: FittedModel
         self._final: FittedModel
@@ -114,6 +147,7 @@ class Retraining:
             self.pin,
             self.validate,
             self.split,
+            self.check,
             self.search,
             self.fit,
             self.evaluate,
@@ -141,23 +175,18 @@ class Retraining:
     def validate(self) -> str:
         """Read the examples and refuse data that nothing should be fitted on."""
         settings, data = self.project.settings, self._pinned
-        self._stop_for(column_problems(missing_columns(self.store, data, settings)))
+        self._refuse("schema", column_problems(*unfit_columns(self.store, data, settings)))
         self._kept_out = quarantined(self.ledger.history(), self.request.event_time)
-        self._rows = read_examples(self.store, data, settings, self.request.event_time, self._kept_out)
-        self._stop_for(data_problems(self._rows.outcomes, settings))
+        self._rows, self._left_out = read_counted(self.store, data, settings, self.request.event_time, self._kept_out)
+        self._refuse("labels", data_problems(self._rows.outcomes, settings))
         return f"{len(self._rows)} labelled examples"
 
     def split(self) -> str:
         """Drop what is not mature, hold out the latest span that the champion has not seen."""
         settings = self.project.settings
-        old_enough = mature(
-            self._rows.event_time,
-            self._rows.label_clock,
-            until=self.request.event_time,
-            horizon=settings.label.horizon,
-            implied=settings.label.missing is not None,
+        self._rows, self._left_out, self._wait = only_mature(
+            self._rows, self._left_out, settings, self.request.event_time
         )
-        self._rows = self._rows.take(old_enough)
         self._split = split_by_time(
             self._rows.event_time,
             self._rows.label_clock,
@@ -165,10 +194,23 @@ class Retraining:
             after=self._load_champion(),
         )
         train, held = int(self._split.train.sum()), int(self._split.holdout.sum())
-        self._stop_for(data_problems(self._train.outcomes, settings))
+        self._refuse("labels", data_problems(self._train.outcomes, settings))
         if not (enough := rows_gate(held, settings.gates)).passed:
             self._fail_gate(enough)
+        self._pass_gate(self._new_labels())
+        self._pass_gate(parity_gate(self.project, self.store, self._rows))
         return f"{train} rows to train, {held} held out from {self.project.settings.clock.moment(self._split.start)}"
+
+    def check(self) -> str:
+        """Check the data itself, write what was found, and stop for what nothing should be fitted on."""
+        project, now = self.project, self.request.event_time
+        accepted = released(self.ledger.history("release"), now)
+        report = check_data(
+            self._rows, self._split, self._left_out, project.settings, wait=self._wait, accepted=accepted
+        )
+        self._keep(report)
+        self._stop_for(report.problems)
+        return "; ".join([f"{len(report.checks)} checks passed", *report.warnings])
 
     def search(self) -> str:
         """Try the candidates."""
@@ -183,7 +225,8 @@ class Retraining:
 
     def fit(self) -> str:
         """Fit the best candidate on all training rows: the challenger."""
-        self._challenger = fit(self.project, self._found.best.candidate, self._train)
+        with self._meter:
+            self._challenger = fit(self.project, self._found.best.candidate, self._train)
         return f"challenger fitted on {int(self._split.train.sum())} rows"
 
     def evaluate(self) -> str:
@@ -195,6 +238,7 @@ class Retraining:
                 self._train.outcomes,
                 self._challenger,
                 self._champion,
+                FitCost(self._meter.seconds, self._meter.energy_kwh),
             )
         except RegistryError as error:
             self._fail_gate(champion_gate(str(error)))
@@ -204,7 +248,7 @@ class Retraining:
     def gate(self) -> str:
         """Judge the challenger."""
         assert self.evaluation is not None
-        self.gates = check_gates(self.evaluation, self.project.settings.gates)
+        self.gates = [*self.gates, *check_gates(self.evaluation, self.project.settings.gates)]
         if not passed(self.gates):
             self._write_recipe(self._challenger, self._train, held_out_from=self._split.start)
             self.run_id = self.registry.record_run(self._registration())
@@ -230,14 +274,11 @@ class Retraining:
         return f"version {self.version.version}"
 
     def verify(self) -> str:
-        """Load the version as a worker would, and write its reference."""
+        """Have another process load the version as a worker would, and write its reference."""
         assert self.version is not None
         frame = self._rows.frame.tail(self.project.settings.gates.min_holdout_rows)
         expected = self._final.predict_frame(frame)
-        try:
-            loaded, problem = self.registry.load(self.version.version).predict_frame(frame), ""
-        except RegistryError as error:
-            loaded, problem = None, str(error)
+        loaded, problem = self._ask(self.project, self.version, frame)
         self.gates = [*self.gates, servable_gate(expected, loaded, problem)]
         self._stop_for(reasons(self.gates))
         for path in self._write_reference(self.version.version):
@@ -275,6 +316,7 @@ class Retraining:
         summary = {
             "table_version": None if self._data is None else self._data.examples,
             "rows": len(self._rows) if hasattr(self, "_rows") else 0,
+            "data": self._data_found(),
             "promoted": promoted,
             "shadowing": outcome == "shadowing",
             "waiting": outcome == "waiting",
@@ -293,6 +335,13 @@ class Retraining:
         """Write them, once."""
         for kind, body in self.records(promoted=promoted, reasons=reasons):
             self.ledger.record(kind, self.lease.key, event_time=self.request.event_time, body=body)
+
+    def _data_found(self) -> dict[str, Any] | None:
+        """Return what the ledger gets of the data's checks: all of them, and where the page is in the state folder."""
+        if self.data is None:
+            return None
+        where = None if self._page is None else self._page.relative_to(self.project.state).as_posix()
+        return {"page": where, **self.data.as_json()}
 
     @property
     def _pinned(self) -> DataVersion:
@@ -313,6 +362,17 @@ class Retraining:
 
         return timed
 
+    def _keep(self, report: DataReport) -> None:
+        """Write what was found in the data, for the ledger and as a page."""
+        self.data = report
+        self._page = page.write(self.project.reports, report, self.project.settings, self.lease.key)
+
+    def _refuse(self, check: str, problems: list[str]) -> None:
+        """Stop for data that cannot even be checked, with a page as well."""
+        if problems:
+            self._keep(refusal(check, problems))
+            raise NotPromoted(problems)
+
     def _stop_for(self, reasons: list[str]) -> None:
         if reasons:
             raise NotPromoted(reasons)
@@ -320,6 +380,17 @@ class Retraining:
     def _fail_gate(self, result: GateResult) -> None:
         self.gates = [*self.gates, result]
         raise NotPromoted(reasons([result]))
+
+    def _pass_gate(self, result: GateResult) -> None:
+        self.gates = [*self.gates, result]
+        self._stop_for(reasons([result]))
+
+    def _new_labels(self) -> GateResult:
+        """Judge how many examples the champion was not trained on; all count at the bootstrap."""
+        limits, since = self.project.settings.gates, self._champion_cut
+        if self._champion is None or since is None:
+            return labels_gate(len(self._rows), None, limits)
+        return labels_gate(int((self._rows.event_time >= since).sum()), self._champion.version, limits)
 
     def _pin(self, owner: str) -> None:
         self.ledger.pin(EXAMPLES, self._pinned.examples, owner)
@@ -331,10 +402,15 @@ class Retraining:
         alias = self.registry.alias(CHAMPION)  # an MLflow that is down is no verdict on the champion: tried again
         if alias is not None:
             try:
+                load_reference(self.project.state / "references", alias.version)
+            except CheckpointError as error:
+                self._fail_gate(reference_gate(str(error)))
+            try:
                 self._champion = self.registry.load(alias.version)
             except RegistryError as error:
                 self._fail_gate(champion_gate(str(error)))
-            return alias.number("data_cut")
+            self._champion_cut = alias.number("data_cut")
+            return self._champion_cut
         if self.ledger.history("promotion"):
             self._fail_gate(champion_gate("the alias 'champion' is gone; set it again in MLflow"))
         return None
@@ -361,6 +437,7 @@ class Retraining:
             rows=self._rows,
             found=self._found,
             evaluation=self.evaluation,
+            checks=self.data,
             gates=self.gates,
             recipe=self._recipe,
         )

@@ -8,7 +8,7 @@ from functools import partial
 from core.audit import Ledger, LedgerRecord
 from core.errors import StoreError
 from core.store import Maintenance, TableStore
-from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, WINDOWS
+from core.tables import CORRECTIONS, EVENTS, EXAMPLES, PREDICTIONS, WINDOWS
 from flows.promotion import named_versions, pin_owner
 
 _log = logging.getLogger("headrace.maintenance")
@@ -20,9 +20,8 @@ def maintain_tables(store: TableStore, ledger: Ledger, retention_hours: int = 16
     A table that cannot be maintained says so in its entry (and in the log), and does not keep the others from it;
     so does one with pins on versions that are gone.
     """
-    done = [
-        _maintained(store, ledger, table, retention_hours) for table in (PREDICTIONS, EXAMPLES, CORRECTIONS, WINDOWS)
-    ]
+    tables = (PREDICTIONS, EXAMPLES, CORRECTIONS, EVENTS, WINDOWS)
+    done = [_maintained(store, ledger, table, retention_hours) for table in tables]
     return [entry for entry in done if entry is not None]
 
 

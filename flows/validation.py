@@ -19,26 +19,41 @@ def data_problems(outcomes: Sequence[Outcome | None], settings: Settings) -> lis
     >>> settings = Settings.model_validate(
     ...     {"name": "a", "id": "id", "time": "t", "fields": {"x": "number"}, "label": "y",
     ...      "retrain": {"min_examples": 3}})
-    >>> data_problems([1, 1], settings)
-    ['2 labelled examples, 3 are needed (retrain.min_examples)', 'every label is 1: there is nothing to learn']
+    >>> data_problems([1, 0], settings)
+    ['2 labelled examples, 3 are needed (retrain.min_examples)']
     """
     problems = []
     needed = settings.retrain.min_examples
     if len(outcomes) < needed:
         problems.append(f"{len(outcomes)} labelled examples, {needed} are needed (retrain.min_examples)")
     if unusable := sum(not _usable(outcome, settings.task) for outcome in outcomes):
-        problems.append(f"{unusable} labels are missing, not finite or not of the task's type")
+        problems.append(f"{unusable} labels are missing, not finite or not of the task's type: correct them, or task")
     counts = Counter(outcomes)
     if settings.task != "regression" and len(counts) == 1:
-        problems.append(f"every label is {next(iter(counts))}: there is nothing to learn")
+        problems.append(
+            f"every label is {next(iter(counts))}: there is nothing to learn; "
+            "is it what label in the project file should read, and do other labels come?"
+        )
     return problems
 
 
-def column_problems(missing: Sequence[str]) -> list[str]:
-    """Return why a table without these columns cannot be trained on."""
-    if not missing:
-        return []
-    return [f"the examples table lacks the columns {', '.join(missing)}: were the fields renamed?"]
+def column_problems(missing: Sequence[str], other_type: Sequence[str] = ()) -> list[str]:
+    """Return why a table without these columns, or with other types in them, cannot be trained on.
+
+    Examples
+    --------
+    >>> column_problems([], ["f_x"])
+    ['the examples table has another type in the columns f_x: give a field of a new type a new name']
+    """
+    problems = []
+    if missing:
+        problems.append(f"the examples table lacks the columns {', '.join(missing)}: were the fields renamed?")
+    if other_type:
+        columns = ", ".join(other_type)
+        problems.append(
+            f"the examples table has another type in the columns {columns}: give a field of a new type a new name"
+        )
+    return problems
 
 
 def _usable(outcome: Outcome | None, task: Task) -> bool:

@@ -27,10 +27,12 @@ from core.records import Event, Label
 from core.store import TableStore
 from core.tables import (
     CORRECTIONS,
+    EVENTS,
     EXAMPLES,
     INGESTED,
     PREDICTIONS,
     corrections_schema,
+    events_schema,
     examples_schema,
     predictions_schema,
 )
@@ -41,7 +43,7 @@ from streaming.ingest_order import Spool
 from streaming.ingest_rows import Row, RowReader, wanted_columns
 from streaming.ingest_tally import Ingested, Tally, Written
 from streaming.join import LabelJoin, Predicted
-from streaming.machine import Correction, DeadLetter, Example, Machine, Output, State
+from streaming.machine import Correction, DeadLetter, Example, Kept, Machine, Output, State
 from streaming.privacy_guard import guard
 from streaming.table_writer import TableWriter
 from streaming.transport import RawRecord
@@ -241,6 +243,7 @@ class _Ingestion:
     def _widen(self) -> None:
         """Give tables of an older project file the columns that they lack."""
         schemas = {PREDICTIONS: predictions_schema, EXAMPLES: examples_schema, CORRECTIONS: corrections_schema}
+        schemas |= {EVENTS: events_schema}
         for table, schema in schemas.items():
             if self._store.exists(table):
                 self._store.widen(table, schema(self._settings))
@@ -252,14 +255,19 @@ class _Ingestion:
     def _is_erased(self, event_id: str) -> bool:
         return bool(self._erased) and self._erasures.name(event_id) in self._erased
 
+    def _flags(self, event_id: str) -> int:
+        return self._spool.known(event_id) if self._knows_any else 0
+
     def _is_new(self, output: Output) -> bool:
         """Tell whether a row is to be written; count it, or why not."""
         written = self._written
         if isinstance(output, DeadLetter):
             self._tally.refuse(output.record.offset, output.bad)
             return False
+        if isinstance(output, Kept):  # goes where its prediction goes
+            return not self._flags(output.id) & (PREDICTED | WORKERS) and not self._is_erased(output.id)
         event_id, table = _place_in_tables(output)
-        flags = self._spool.known(event_id) if self._knows_any else 0
+        flags = self._flags(event_id)
         if self._is_erased(event_id):
             written.erased += 1
         elif flags & WORKERS:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from zlib import crc32
 
 from core.blend import Blend
 from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction, Vocabulary
 from core.models import CHAMPION, SHADOWS, BatchModel
-from core.predictions import Features, Outcome, Prediction
+from core.predictions import Features, FeatureValue, Outcome, Prediction
 from core.pseudonyms import Pseudonyms
 from core.quarantine import Span, is_inside
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
@@ -57,6 +58,17 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The fields of an event as the feature function got them; `time` in ms."""
+
+    step: int
+    id: str
+    time: int
+    partition: int
+    fields: dict[str, FeatureValue]
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A record that could not be used, without what is personal; `masked` are the headers that say so."""
 
@@ -65,7 +77,7 @@ class DeadLetter:
     masked: Mapping[str, str] = field(default_factory=dict)
 
 
-Output = Predicted | Example | Correction | DeadLetter
+Output = Predicted | Example | Correction | Kept | DeadLetter
 
 
 Erased = tuple[int, str]
@@ -162,6 +174,7 @@ class Machine:
         self._features = features
         self._champion: BatchModel | None = None
         self._followed: dict[str, BatchModel] = {}
+        self._keep_one_of = settings.state.kept_events if settings.features is not None else 0
         missing = settings.label.missing
         self._implied = None if missing is None else outcome_reader(settings)(missing)
 
@@ -355,12 +368,19 @@ class Machine:
         if state.first_event is None:
             state.first_event = event.time
         predicted = self._predicted(prepared, event)
+        outputs: list[Output] = [predicted]
+        if self._keeps(event):
+            outputs.append(Kept(predicted.step, event.id, event.time, predicted.partition, event.fields))
         label = state.join.add_event(predicted)
         if label is None:
-            return [predicted]
+            return outputs
         book.joined += 1
         state.books.labels.joined += 1
-        return [predicted, self._learn(predicted, label.outcome, label.time, implied=False)]
+        return [*outputs, self._learn(predicted, label.outcome, label.time, implied=False)]
+
+    def _keeps(self, event: Event) -> bool:
+        """Tell whether the event is one of those kept: by its id, so that a repetition keeps the same."""
+        return self._keep_one_of > 0 and crc32(event.id.encode()) % self._keep_one_of == 0
 
     def _predicted(self, prepared: Prepared, event: Event) -> Predicted:
         state, features = self.state, prepared.features

@@ -13,7 +13,7 @@ from core.models import BatchModel
 from core.project import Project
 from core.pseudonyms import Pseudonyms
 from core.store import TableStore
-from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
+from core.tables import CORRECTIONS, EVENTS, EXAMPLES, PREDICTIONS
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.decisions import ScriptedOrder, check_step
 from streaming.erasure import Erasures
@@ -157,7 +157,7 @@ class Opener:
         """Return the state to start from; on another broker than the snapshot's, offsets begin again."""
         experts = build_experts(self.project)
         tables, app = TableStore(self.project.tables), table_app(number)
-        written = max(tables.last_sequence(name, app) or 0 for name in (PREDICTIONS, EXAMPLES, CORRECTIONS))
+        written = max(tables.last_sequence(name, app) or 0 for name in (PREDICTIONS, EXAMPLES, CORRECTIONS, EVENTS))
         if snapshot is None:
             if written and not script.entries:
                 raise CheckpointError(

@@ -15,22 +15,25 @@ from core.models import SHADOWS
 from core.settings import Settings
 from core.tables import (
     CORRECTIONS,
+    EVENTS,
     EXAMPLES,
     PREDICTIONS,
     WritesTables,
     corrections_schema,
+    events_schema,
     examples_schema,
     feature_column,
+    field_column,
     prediction_cell,
     prediction_column,
     predictions_schema,
     shadow_columns,
 )
 from streaming.join import Predicted
-from streaming.machine import Correction, Example, Output
+from streaming.machine import Correction, Example, Kept, Output
 from streaming.shadow import Shadowed
 
-_Row = TypeVar("_Row", Predicted, Example, Correction)
+_Row = TypeVar("_Row", Predicted, Example, Correction, Kept)
 
 
 def table_app(partition: int) -> str:
@@ -60,11 +63,12 @@ class TableWriter:
         self._predictions: list[Predicted] = []
         self._examples: list[Example] = []
         self._corrections: list[Correction] = []
+        self._kept: list[Kept] = []
 
     @property
     def rows(self) -> int:
         """Number of rows that wait to be written."""
-        return len(self._predictions) + len(self._examples) + len(self._corrections)
+        return len(self._predictions) + len(self._examples) + len(self._corrections) + len(self._kept)
 
     def add(self, outputs: Iterable[Output]) -> None:
         """Keep what belongs into a table."""
@@ -75,6 +79,8 @@ class TableWriter:
                 self._examples.append(output)
             elif isinstance(output, Correction):
                 self._corrections.append(output)
+            elif isinstance(output, Kept):
+                self._kept.append(output)
 
     def flush(self, step: int, is_erased: Callable[[str], bool] | None = None) -> None:
         """Append everything collected, as of `step`, but rows of an id that is erased.
@@ -89,9 +95,12 @@ class TableWriter:
             self._predictions[:] = [row for row in self._predictions if not is_erased(row.id)]
             self._examples[:] = [row for row in self._examples if not is_erased(row.predicted.id)]
             self._corrections[:] = [row for row in self._corrections if not is_erased(row.label.id)]
+            self._kept[:] = [row for row in self._kept if not is_erased(row.id)]
         self._write(PREDICTIONS, self._predictions, _prediction_rows, predictions_schema(settings), step)
         self._write(EXAMPLES, self._examples, _example_rows, examples_schema(settings), step)
         self._write(CORRECTIONS, self._corrections, _correction_rows, corrections_schema(settings), step)
+        if settings.features is not None:
+            self._write(EVENTS, self._kept, _event_rows, events_schema(settings), step)
 
     def _write(
         self,
@@ -161,3 +170,13 @@ def _correction_rows(rows: Sequence[Correction], settings: Settings) -> dict[str
         "label_time": [row.label.time * 1000 for row in rows],
         "label_clock": [row.label_clock * 1000 for row in rows],
     }
+
+
+def _event_rows(rows: Sequence[Kept], settings: Settings) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        "id": [row.id for row in rows],
+        "event_time": [row.time * 1000 for row in rows],
+        "partition": [row.partition for row in rows],
+        "step": [row.step for row in rows],
+    }
+    return columns | {field_column(name): [row.fields[name] for row in rows] for name in settings.kept_fields}

@@ -17,6 +17,8 @@ import pyarrow as pa
 
 from core.audit import Ledger, RetrainRequest
 from core.durations import DAY, HOUR
+from core.errors import HeadraceError
+from core.model_versions import ModelVersion
 from core.project import Project, load_project
 from core.registry import Registry
 from core.store import TableStore
@@ -134,10 +136,18 @@ class Toy:
         self.request(request_id, trigger)
         lease = take(self.ledger, request_id, None)
         assert lease is not None
-        return execute(Retraining(self.project, lease, self.store, **kwargs))
+        return execute(Retraining(self.project, lease, self.store, **{"ask": in_this_process, **kwargs}))
 
     def bodies(self, kind: Any) -> list[dict[str, Any]]:
         return [record.body for record in self.ledger.history(kind)]
+
+
+def in_this_process(project: Project, version: ModelVersion, frame: Any) -> tuple[list[Any] | None, str]:
+    """Answer as the process would that a flow starts for it, some seconds sooner; test_refusals has the real one."""
+    try:
+        return list(Registry(project).load(version.version, digest=version.tags["digest"]).predict_frame(frame)), ""
+    except HeadraceError as error:
+        return None, str(error)
 
 
 def make_toy(folder: Path, task: str = "binary", rows: int = 2_000, extra: str = BATCH) -> Toy:

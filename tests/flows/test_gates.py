@@ -8,9 +8,13 @@ from dataclasses import replace
 import pytest
 
 from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND
-from core.loop_settings import GateSettings
-from flows.evaluation import Evaluation
-from flows.gates import champion_gate, check_gates, passed, reasons, servable_gate
+from core.gate_settings import GateSettings
+from flows.cost import Cost
+from flows.evaluation import CalibrationOf, Evaluation
+from flows.gates import champion_gate, check_gates, labels_gate, passed, reasons, servable_gate
+from flows.intervals import Difference
+from flows.reliability import Rise
+from flows.slices import SliceLoss
 
 LIMITS = GateSettings(max_relative_loss=1.0)
 
@@ -19,6 +23,11 @@ def losses(**values: float | None) -> dict[str, dict[str, float | None]]:
     return {name: {"log_loss": value} for name, value in values.items()}
 
 
+def one_slice(name: str, relative: float, low: float | None) -> SliceLoss:
+    return SliceLoss(name, 0.4 * (1 + relative), 0.4, Difference(250, 7, 0.4 * relative, relative, low, None))
+
+
+COST = Cost(fit_seconds=2.0, energy_kwh=None, bytes=10_000, prediction_us=100.0, call_ms=5.0)
 GOOD = Evaluation(
     task="binary",
     rows=500,
@@ -26,11 +35,24 @@ GOOD = Evaluation(
     end=1,
     experts=["linear"],
     not_finite=0,
-    latency_ms=0.1,
     champion=1,
+    cost=COST,
     metrics=losses(challenger=0.4, champion=0.5, baseline=0.6, **{CHALLENGER_BLEND: 0.38, CHAMPION_BLEND: 0.39}),
+    over={CHAMPION_BLEND: Difference(500, 7, -0.01, -0.02, -0.04, 0.0)},
+    alone=Difference(500, 7, -0.1, -0.2, -0.3, -0.1),
+    slices=[one_slice("hub=a", -0.1, -0.2), one_slice("hub=b", 0.3, -0.1)],
+    calibration={CHALLENGER_BLEND: CalibrationOf(0.01, 0.001)},
+    calibration_rise=Rise(0.001, -0.002, 0.004),
 )
-FIRST = replace(GOOD, champion=None, metrics=losses(challenger=0.4, baseline=0.6, **{CHALLENGER_BLEND: 0.38}))
+FIRST = replace(
+    GOOD,
+    champion=None,
+    metrics=losses(challenger=0.4, baseline=0.6, **{CHALLENGER_BLEND: 0.38}),
+    over={},
+    alone=None,
+    slices=None,
+    calibration_rise=None,
+)
 
 
 def failed(evaluation: Evaluation, limits: GateSettings = LIMITS) -> list[str]:
@@ -51,8 +73,24 @@ def test_a_good_challenger_passes():
     [
         (replace(GOOD, rows=199), "rows"),
         (replace(GOOD, not_finite=1), "finite"),
-        (replace(GOOD, latency_ms=5.1), "latency"),
-        (replace(GOOD, latency_ms=math.nan), "latency"),
+        (replace(GOOD, cost=replace(COST, prediction_us=5_100.0)), "latency"),
+        (replace(GOOD, cost=replace(COST, prediction_us=math.nan)), "latency"),
+        (replace(GOOD, cost=replace(COST, call_ms=1_001.0)), "latency"),
+        (replace(GOOD, cost=replace(COST, call_ms=math.nan)), "latency"),
+        (replace(GOOD, cost=replace(COST, bytes=2**28 + 1)), "size"),
+        (replace(GOOD, cost=replace(COST, bytes=None)), "size"),
+        (replace(GOOD, slices=[one_slice("hub=b", 0.3, 0.11)]), "slices"),
+        (replace(GOOD, slices=[SliceLoss("hub=b", 0.1, 0.0, Difference(250, 7, 0.1, None, None, None))]), "slices"),
+        (replace(GOOD, slices=[one_slice("hub=b", math.nan, None)]), "slices"),
+        (replace(GOOD, slices=None), "slices"),
+        (replace(GOOD, alone=Difference(500, 7, 0.01, 0.03, 0.001, 0.06)), "alone"),
+        (replace(GOOD, alone=Difference(0, 0, None, None, None, None)), "alone"),
+        (replace(GOOD, alone=None), "alone"),
+        (replace(GOOD, calibration_rise=Rise(0.05, 0.021, 0.08)), "calibration"),
+        (replace(GOOD, calibration_rise=Rise(0.021, None, None)), "calibration"),
+        (replace(GOOD, calibration_rise=None), "calibration"),
+        (replace(GOOD, calibration={}), "calibration"),
+        (replace(FIRST, calibration={CHALLENGER_BLEND: CalibrationOf(math.nan, 0.0)}), "calibration"),
         (changed(GOOD, CHALLENGER_BLEND, 0.391), "blend"),
         (changed(GOOD, CHAMPION_BLEND, None), "blend"),
         (changed(GOOD, CHAMPION_BLEND, math.nan), "blend"),
@@ -80,6 +118,32 @@ def test_the_bootstrap_says_so_and_keeps_its_margin():
 
 def test_a_tolerated_loss_passes():
     assert failed(changed(GOOD, CHALLENGER_BLEND, 0.395), GateSettings(max_relative_loss=1.02)) == []
+
+
+def test_what_may_be_chance_refuses_no_slice_and_no_calibration():
+    assert failed(replace(GOOD, slices=[one_slice("hub=b", 0.5, None)], calibration_rise=Rise(0.1, 0.01, 0.2))) == []
+    assert failed(replace(GOOD, slices=[])) == []
+
+
+def test_one_that_is_worse_by_itself_passes_only_where_the_blend_with_it_is_surely_better():
+    worse = replace(GOOD, alone=Difference(500, 7, 0.01, 0.03, 0.001, 0.06))
+    assert failed(worse) == ["alone"]
+    assert failed(replace(worse, over={CHAMPION_BLEND: Difference(500, 7, -0.01, -0.02, -0.03, -0.01)})) == []
+    assert failed(replace(GOOD, alone=Difference(500, 7, 0.01, 0.03, -0.001, 0.06))) == []
+
+
+def test_the_reason_names_the_worst_slice():
+    results = check_gates(replace(GOOD, slices=[one_slice("hub=a", 0.9, 0.0), one_slice("hub=b", 0.4, 0.2)]), LIMITS)
+    (said,) = reasons(results)
+    assert said.startswith(
+        "slices: 1 of 2 slices surely above 1.1 times the loss with champion 1; worst hub=b: 0.56000"
+    )
+
+
+def test_too_few_new_labels_stop_it():
+    assert labels_gate(200, 1, LIMITS).passed
+    assert not labels_gate(199, 1, LIMITS).passed
+    assert "since champion 7 was trained" in labels_gate(199, 7, LIMITS).reason
 
 
 @pytest.mark.parametrize(
