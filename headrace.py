@@ -10,10 +10,13 @@ from core.errors import HeadraceError
 
 _COMMANDS = {
     "approve": "cli.approve:approve",
+    "backfill-features": "cli.features:backfill_features",
     "backtest": "cli.backtest:backtest",
+    "check-features": "cli.features:check_features",
     "dead-letters": "cli.dead_letters:dead_letters",
     "demo": "cli.demo:demo",
     "erase": "cli.erase:erase",
+    "features": "cli.features:features",
     "history": "cli.history:history",
     "ingest": "cli.ingest:ingest",
     "monitor": "cli.services:monitor",

@@ -124,7 +124,7 @@ def record(project: Project, items: Iterable[Item], progress: Progress = lambda 
     machine = Machine(settings, load_features(project), state, load_pseudonyms(project))
     tables = MemoryTables()
     recorder = _Recorder(machine, TableWriter(tables, settings, 0), settings)
-    for done, read in enumerate(_records(items, settings)):
+    for done, read in enumerate(records_of(items, settings)):
         recorder.take(read)
         if done % 10_000 == 0:
             progress(done)
@@ -185,7 +185,7 @@ class _Recorder:
             self._writer.flush(self.machine.state.step)
 
 
-def _records(items: Iterable[Item], settings: Settings) -> Iterator[RawRecord]:
+def records_of(items: Iterable[Item], settings: Settings) -> Iterator[RawRecord]:
     """Yield the records as :class:`streaming.ordering.Merger` orders them: at equal times events go first."""
     topics = {"event": settings.events_topic, "label": settings.labels_topic}
     ranks = {kind: settings.input_topics.index(topic) for kind, topic in topics.items()}

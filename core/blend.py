@@ -261,11 +261,10 @@ class Blend:
 
 def _with_at_least(rows: Array, column: int, part: float) -> Array:
     """Return rows that sum to 1 with at least so much in a column, the others' proportions kept."""
-    given = np.maximum(rows[:, [column]], part)
-    others = np.delete(rows, column, axis=1)
-    raised: Array = rows * (1.0 - given) / np.maximum(others.sum(axis=1, keepdims=True), _TINY)
-    raised[:, [column]] = given
-    return raised
+    others = 1.0 - rows[:, [column]]
+    raised: Array = rows * (1.0 - part) / np.maximum(others, _TINY)
+    raised[:, column] = part
+    return np.where(rows[:, [column]] < part, raised, rows)
 
 
 class _RunningScale:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.errors import ProjectCodeError
+from core.generated import Generator, interaction_kinds
 from core.predictions import MAX_MAGNITUDE, Features, FeatureValue, Outcome
 from core.project import Project
 from core.records import MAX_CATEGORY_LENGTH
@@ -35,12 +36,20 @@ class FeatureFunction:
         The declared features.
     wants_time : bool
         Whether `function` takes the event time (ms) as second argument.
+    generator : Generator, optional
+        Adds what is made of these features and the event time.
     """
 
     def __init__(
-        self, function: Callable[..., Any] | None, kinds: dict[str, Kind], *, wants_time: bool = False
+        self,
+        function: Callable[..., Any] | None,
+        kinds: dict[str, Kind],
+        *,
+        wants_time: bool = False,
+        generator: Generator | None = None,
     ) -> None:
         self._function = function
+        self._generator = generator
         self._wants_time = wants_time
         self._checks = [(name, _CHECKS[kind]) for name, kind in kinds.items()]
         self._names = frozenset(kinds)
@@ -59,8 +68,11 @@ class FeatureFunction:
         >>> double({"x": 1.5}, 0)
         {'x2': 3.0}
         """
-        if self._function is None:
-            return fields
+        features = fields if self._function is None else self._returned(fields, time)
+        return features if self._generator is None else self._generator(features, time)
+
+    def _returned(self, fields: dict[str, FeatureValue], time: int) -> Features:
+        assert self._function is not None
         try:
             result = self._function(dict(fields), time) if self._wants_time else self._function(dict(fields))
         except (Exception, SystemExit) as error:  # the project's code may raise anything
@@ -80,14 +92,16 @@ def load_features(project: Project) -> FeatureFunction:
     """
     import inspect
 
-    settings = project.settings
-    if settings.features is None:
-        return FeatureFunction(None, settings.feature_kinds)
-    function = project.load_function(settings.features.function)
+    settings, made = project.settings, project.settings.features
+    generated = made is not None and (made.calendar or made.interactions)
+    generator = Generator(made.calendar, made.time_zone, made.interactions) if made and generated else None
+    if made is None or made.function is None:
+        return FeatureFunction(None, settings.base_kinds, generator=generator)
+    function = project.load_function(made.function)
     parameters = len(inspect.signature(function).parameters)
     if parameters not in (1, 2):
-        raise ProjectCodeError(f"{settings.features.function}: must take (fields) or (fields, time_ms)")
-    return FeatureFunction(function, settings.feature_kinds, wants_time=parameters == 2)
+        raise ProjectCodeError(f"{made.function}: must take (fields) or (fields, time_ms)")
+    return FeatureFunction(function, settings.base_kinds, wants_time=parameters == 2, generator=generator)
 
 
 class Vocabulary:
@@ -123,7 +137,8 @@ class Vocabulary:
         """Build it from the project file; the class of a missing label is there from the beginning."""
         fields = {n: f.max_categories for n, f in settings.kept_fields.items() if f.type == "category"}
         made, label = settings.features, settings.label
-        features = {n: made.max_categories for n, kind in made.outputs.items() if kind == "category"} if made else {}
+        bounded = {**made.outputs, **interaction_kinds(made.interactions, settings.event_kinds)} if made else {}
+        features = {n: made.max_categories for n, kind in bounded.items() if kind == "category"} if made else {}
         learned = settings.task == "multiclass" and not label.classes
         vocabulary = cls(fields, features, label.max_classes if learned else None)
         if label.missing is not None:

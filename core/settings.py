@@ -17,6 +17,7 @@ from pydantic import (
 
 from core.clocks import Clock, clock_of
 from core.durations import WEEK
+from core.feature_rules import check_features, event_kinds, key_fields
 from core.gate_settings import GateSettings, check_slices
 from core.history_settings import HistorySettings
 from core.loop_settings import (
@@ -162,6 +163,15 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _features_fit(self) -> Self:
+        check_features(self.features, self.topics, self.kept_fields, self.task, counts_rows=self.time == ROW_TIME)
+        if self.topics.key is not None and self.replay is not None and self.topics.partitions > 1:
+            raise ValueError(
+                "a recorded stream is published by the event's id; set topics.partitions to 1, or remove topics.key"
+            )
+        return self
+
     @property
     def _event_paths(self) -> list[str]:
         kind = [self.topics.kind.path] if self.topics.kind else []
@@ -241,11 +251,34 @@ class Settings(Section):
         return list(dict.fromkeys([self.events_topic, self.labels_topic]))
 
     @property
-    def feature_kinds(self) -> dict[str, Kind]:
-        """Each feature's type, in the order of the project file."""
-        if self.features is not None:
+    def base_kinds(self) -> dict[str, Kind]:
+        """What the feature function returns, or the fields without one: in the order of the project file."""
+        if self.features is not None and self.features.function is not None:
             return dict(self.features.outputs)
         return {name: field.type for name, field in self.kept_fields.items()}
+
+    @property
+    def event_kinds(self) -> dict[str, Kind]:
+        """The features that follow from an event alone, and their types."""
+        return self.base_kinds if self.features is None else event_kinds(self.features, self.base_kinds)
+
+    @property
+    def has_function(self) -> bool:
+        """Whether features come from a function of the project."""
+        return self.features is not None and self.features.function is not None
+
+    @property
+    def feature_kinds(self) -> dict[str, Kind]:
+        """Each feature's type: those of the event alone first, then those of its key."""
+        if self.features is None or not self.features.per_key:
+            return self.event_kinds
+        base = self.base_kinds
+        return {**self.event_kinds, **{one.name: one.type_of(base, self.task) for one in self.features.per_key}}
+
+    @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The fields whose values are kept with an event because they are, or are in, a key."""
+        return key_fields(self.features, self.topics.key)
 
     @property
     def batch_kinds(self) -> dict[str, Kind]:

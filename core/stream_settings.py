@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isnan
 from typing import Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     Field,
@@ -13,6 +14,8 @@ from pydantic import (
 )
 
 from core.durations import DAY
+from core.generated import Part, calendar_kinds, interaction_name
+from core.keyed_settings import PerKeySettings
 from core.privacy_settings import Mark
 from core.setting_types import Duration, Kind, Name, Section
 
@@ -92,7 +95,7 @@ class OneTopicSettings(Section):
 
 
 class TopicSettings(Section):
-    """The topics, all partitioned by the event's id."""
+    """The topics, all partitioned by the event's id, or by one of its fields."""
 
     events: str | None = Field(None, description="the events topic; <name>.events if left out")
     labels: str | None = Field(None, description="the labels topic; <name>.labels if left out")
@@ -100,6 +103,11 @@ class TopicSettings(Section):
     dead_letters: str | None = Field(None, description="bad records; <name>.dead-letters if left out")
     journal: str | None = Field(None, description="the order that was decided; <name>.journal if left out")
     kind: OneTopicSettings | None = Field(None, description="for events and labels in one topic")
+    key: str | None = Field(
+        None,
+        description="the category field whose value is the key of both topics' records, in place of the event's id: "
+        "all events of one value are then in one partition; labels must have the same key",
+    )
     partitions: PositiveInt = Field(1, description="partitions of topics that headrace creates")
     create: bool = Field(True, description="whether missing topics are created")
     max_bytes: PositiveInt = Field(1_000_000, description="the largest record value that is decoded, in bytes")
@@ -113,12 +121,27 @@ class OrderSettings(Section):
 
 
 class FeatureSettings(Section):
-    """The project's feature function; without one the fields are the features."""
+    """The project's feature function, without which the fields are the features; and what is made besides."""
 
-    function: str = Field(description="file.py:function, in the project folder")
-    outputs: dict[Name, Kind] = Field(description="each feature that the function returns, and its type")
+    function: str | None = Field(None, description="file.py:function, in the project folder")
+    outputs: dict[Name, Kind] = Field({}, description="each feature that the function returns, and its type")
     max_categories: PositiveInt = Field(
-        200, description="distinct values kept of each category it returns; every later one becomes <other>"
+        200,
+        description="distinct values kept of each category that it returns, and of each interaction; every later one "
+        "becomes <other>",
+    )
+    calendar: list[Part] = Field(
+        [], description="features of the event's time, named event_<part>: hour, weekday, day, month, weekend"
+    )
+    time_zone: str = Field("UTC", description="in which the calendar is read, such as America/New_York")
+    interactions: list[list[Name]] = Field(
+        [],
+        description="features combined, named <a>_x_<b>: numbers are multiplied, categories and bools joined",
+    )
+    per_key: list[PerKeySettings] = Field([], description="features of a key's past, computed by the stream")
+    max_keys: PositiveInt = Field(
+        50_000,
+        description="values of one key that a partition remembers; beyond it the one seen longest ago is forgotten",
     )
     online_only: list[Name] = Field(
         [],
@@ -126,11 +149,26 @@ class FeatureSettings(Section):
         "for the online experts only, neither trained on in batch nor watched for drift",
     )
 
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("is no time zone; write one such as UTC or Europe/Berlin") from error
+        return value
+
     @model_validator(mode="after")
-    def _online_only_known(self) -> Self:
-        unknown = [name for name in self.online_only if name not in self.outputs]
-        if unknown:
-            raise ValueError(f"online_only names {unknown[0]!r}, which is not among the outputs")
+    def _function_and_outputs(self) -> Self:
+        if (self.function is None) != (not self.outputs):
+            raise ValueError("a function needs outputs, and outputs a function; give both, or neither")
+        if len(set(self.calendar)) < len(self.calendar):
+            raise ValueError("calendar names a part twice; name it once")
+        made = [*calendar_kinds(self.calendar), *map(interaction_name, self.interactions)]
+        known = {*self.outputs, *made, *(one.name for one in self.per_key)}
+        unknown = [name for name in self.online_only if name not in known]
+        if self.function is not None and unknown:
+            raise ValueError(f"online_only names {unknown[0]!r}, which is not among the outputs, nor made besides")
         return self
 
 

@@ -1,7 +1,8 @@
 """The Delta tables: their names and columns.
 
 ``predictions``
-    One row an event, written when it was predicted: features as used, every expert's prediction. Of each shadow its
+    One row an event, written when it was predicted: features as used, values of the fields that are in a key
+    (``k_merchant``), every expert's prediction. Of each shadow its
     version, its own prediction (``p_challenger``) and what would have been served with it (``p_with_challenger``).
 ``examples``
     One row a label that was joined (or implied at the horizon): the prediction's row and the outcome; ``successor`` is
@@ -94,6 +95,11 @@ def field_column(field: str) -> str:
     return f"x_{field}"
 
 
+def key_column(field: str) -> str:
+    """Return the column that holds the value of `field` as it is in a key: not bounded as a category's."""
+    return f"k_{field}"
+
+
 def prediction_column(expert: str) -> str:
     """Return the column that holds the prediction of an expert, or of ``served``."""
     return f"p_{expert}"
@@ -154,6 +160,7 @@ def predictions_schema(settings: Settings) -> pa.Schema:
             pa.field("step", pa.int64()),
             pa.field("champion_version", pa.int32()),
             *(pa.field(feature_column(name), _FEATURE_TYPES[kind]) for name, kind in kinds.items()),
+            *(pa.field(key_column(name), pa.string()) for name in settings.key_fields),
             *(pa.field(prediction_column(expert), _prediction_type(settings)) for expert in experts),
             *(
                 pa.field(name, kind)

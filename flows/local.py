@@ -111,7 +111,7 @@ class LocalPrefect:
             self._project.logs.mkdir(parents=True, exist_ok=True)
             self._start("server")
             self._wait(api.is_healthy, until)
-            PrefectApi(self.url).crash_unfinished()
+            self._wait(lambda: PrefectApi(self.url).crash_unfinished() >= 0, until)
             self._start("worker")
             self._wait(lambda: api.has_pool(POOL), until)
             self._deploy(until)
@@ -220,7 +220,7 @@ class LocalPrefect:
 
     def _wait(self, ready: Callable[[], bool], until: float) -> None:
         name = self._processes[-1][0]
-        while not ready():
+        while not _is_so(ready):
             for other, process in self._processes:
                 if (code := process.poll()) is not None:
                     raise self._failed(other, f"ended with code {code}")
@@ -246,3 +246,11 @@ def _free_port(port: int) -> int:
                 "to use the server that runs there"
             ) from error
         return int(probe.getsockname()[1])
+
+
+def _is_so(ready: Callable[[], bool]) -> bool:
+    """Ask Prefect; one that does not answer in time, on a busy machine, is asked again."""
+    try:
+        return ready()
+    except PrefectError:
+        return False

@@ -53,7 +53,7 @@ def parity_gate(project: Project, tables: ReadsTables, rows: Examples) -> GateRe
     """
     settings = project.settings
     limit = settings.gates.max_skewed
-    if settings.features is None:
+    if not settings.has_function:
         said = "no feature function: the fields are the features, nothing to make again"
         return GateResult("parity", True, 0.0, limit, said)
     sample = kept_events(tables, rows, settings)
@@ -125,7 +125,7 @@ def _skew(one: Kept, function: FeatureFunction) -> str | None:
     except FeatureError as error:
         return f"event {one.id!r}: {error}"
     for name, stored in one.stored.items():
-        if not _same(stored, made[name]):
+        if name in made and not _same(stored, made[name]):
             return f"event {one.id!r}: feature {name!r} was stored as {stored!r} and is {made[name]!r} now"
     return None
 

@@ -64,7 +64,7 @@ def project_files(project: Project) -> dict[str, str]:
         *(candidate.family for candidate in settings.batch.candidates),
         *(expert.factory for expert in settings.online),
     ]
-    named += [settings.features.function] if settings.features else []
+    named += [settings.features.function] if settings.features and settings.features.function else []
     wanted = {project.folder / reference.partition(":")[0] for reference in named if ".py:" in reference}
     wanted |= {project.folder / FILE_NAME, *project.folder.glob("*.py")}
     return {

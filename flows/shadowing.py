@@ -18,7 +18,7 @@ import pyarrow as pa
 from core.audit import Ledger, LedgerRecord, RetrainRequest
 from core.errors import HeadraceError
 from core.line_up import InShadow, LineUp, line_up
-from core.models import CHALLENGER, PREVIOUS
+from core.models import CHALLENGER, CHAMPION, PREVIOUS
 from core.paired import judge_shadow
 from core.project import Project
 from core.quarantine import Span, quarantined
@@ -32,6 +32,7 @@ from flows.approval import ask, drop, question
 from flows.moves import Move, about, decide, decided, finish
 from flows.verdicts import change_to, end_of, said
 from monitoring.agreement import agreement
+from monitoring.days import CONTRADICTS
 
 SERVICE = "shadows"
 """Name of the status file."""
@@ -63,11 +64,12 @@ def rows_of(store: ReadsTables, settings: Settings, shadow: InShadow, until: int
         If the table cannot be read.
     """
     version, own, blended = shadow_columns(shadow.role)
-    columns = ["event_time", "label_clock", "label", prediction_column("served"), version, own, blended]
-    since, end = (datetime.fromtimestamp(moment / 1000, UTC) for moment in (shadow.since, until))
+    known = ["event_time", "label_clock", "label", *map(prediction_column, ("served", CHAMPION))]
+    begin = first_block(shadow.since, settings.promotion.block)
+    since, end = (datetime.fromtimestamp(moment / 1000, UTC) for moment in (begin, until))
     return store.read(
         EXAMPLES,
-        columns=columns,
+        columns=[*known, version, own, blended],
         where=[
             (version, "=", shadow.version),
             ("champion_version", "=", shadow.against),
@@ -75,6 +77,19 @@ def rows_of(store: ReadsTables, settings: Settings, shadow: InShadow, until: int
             ("label_clock", "<", end),
         ],
     )
+
+
+def first_block(since: int, block: int) -> int:
+    """Return from when events count: a first block of which a quarter or more is missing is left out, ms.
+
+    A part of a block is no unit beside whole ones: what it shows on few rows would be taken for their spread.
+
+    Examples
+    --------
+    >>> first_block(4_100, 1_000), first_block(4_500, 1_000), first_block(4_000, 1_000)
+    (4100, 5000, 4000)
+    """
+    return since if since % block < block / 4 else -(-since // block) * block
 
 
 def verdict_at(
@@ -104,19 +119,14 @@ def _left_out(
     spans = quarantined(records, moment)
     if shadow.role != PREVIOUS or not spans:
         return spans
-    doubted = [tuple(record.body["span"]) for record in records if _is_about_labels(record)]
     times = milliseconds(rows["event_time"])
-    kept = []
-    for start, end in spans:
-        inside = rows.filter(pa.array((times >= start) & (times < end)))
-        agrees = agreement(inside, PREVIOUS, settings.task) if (start, end) in doubted else None
-        if agrees is None or agrees < _AGREES:
-            kept.append((start, end))
-    return kept
+    inside = {span: rows.filter(pa.array((times >= span[0]) & (times < span[1]))) for span in spans}
+    return [span for span in spans if not _is_regression(inside[span], settings)]
 
 
-def _is_about_labels(record: LedgerRecord) -> bool:
-    return record.kind == "quarantine" and (record.body.get("window") or {}).get("stage") == "labels"
+def _is_regression(rows: pa.Table, settings: Settings) -> bool:
+    new, former = (agreement(rows, expert, settings.task) for expert in (CHAMPION, PREVIOUS))
+    return new is not None and former is not None and new <= CONTRADICTS and former >= _AGREES
 
 
 class Shadowing:

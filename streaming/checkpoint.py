@@ -40,7 +40,7 @@ _IN_HEADER = (
     *("positions", "topic_clocks", "step", "clock", "first_event"),
     *("champion_version", "champion_since", "unlearned", "following", "erased"),
 )
-_MODELS = ("experts", "blend", "plausible", "shadows")
+_MODELS = ("experts", "blend", "plausible", "shadows", "keyed")
 _log = logging.getLogger("headrace.checkpoint")
 
 
@@ -84,7 +84,7 @@ class Checkpoints:
         Told about each part of a write.
     """
 
-    FORMAT = 9
+    FORMAT = 10
 
     def __init__(self, project: Project, phases: Phases | None = None) -> None:
         self._project = project
@@ -396,7 +396,7 @@ def _digest(text: str) -> str:
 def _code_digest(project: Project) -> str | None:
     """Return a digest of the file of the project's feature function, None if it has none."""
     features = project.settings.features
-    if features is None:
+    if features is None or features.function is None:
         return None
     path = project.folder / features.function.partition(":")[0]
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -176,6 +176,18 @@ class Deadlines(Generic[V]):
             self._shrink()
         return deadline, entry_id, value
 
+    def peek_due(self, queue: int, clock: int) -> list[V]:
+        """Return the values that are due before `clock`, by (deadline, id), of those in memory; all stay."""
+        if self._kept:
+            self._unpack()
+        heap, found, places = self._heaps[queue], [], [0]
+        while places:  # a heap's children are not before their parent
+            place = places.pop()
+            if place < len(heap) and heap[place][0] < clock:
+                found.append(heap[place])
+                places += (2 * place + 1, 2 * place + 2)
+        return [self._held[key[1]][2] for key in sorted(set(found)) if self._is_held(queue, key)]
+
     def dump(self) -> Iterator[bytes]:
         """Go through everything, encoded, in the order of queue, deadline and id; nothing may change meanwhile.
 

@@ -21,6 +21,7 @@ from core.tables import (
     Filter,
     examples_schema,
     feature_column,
+    key_column,
     prediction_column,
     predictions_schema,
     shadow_columns,
@@ -144,6 +145,7 @@ class History:
             predictions={name: prediction for name, prediction in made.items() if prediction is not None},
             served=_prediction(row[prediction_column("served")]),
             shadows=_shadows(row),
+            keys={name: row[key_column(name)] for name in self._settings.key_fields} or None,
         )
         return Asked(predicted, row["labelled"])
 

@@ -143,7 +143,8 @@ class _Ingestion:
         """Return what has to be the same: settings, feature code, key and, of files, when they were changed."""
         files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
         key = self._pseudonyms.fingerprint if self._pseudonyms else None
-        function = self._settings.features and self._settings.features.function.partition(":")[0]
+        made = self._settings.features
+        function = made.function.partition(":")[0] if made and made.function else None
         code = (self._project.folder / function).read_text(encoding="utf-8") if function else None
         content = json.dumps([self._settings.model_dump(mode="json"), self._name, key, files, code])
         return hashlib.sha256(content.encode()).hexdigest()
@@ -264,8 +265,8 @@ class _Ingestion:
         if isinstance(output, DeadLetter):
             self._tally.refuse(output.record.offset, output.bad)
             return False
-        if isinstance(output, Kept):  # goes where its prediction goes
-            return not self._flags(output.id) & (PREDICTED | WORKERS) and not self._is_erased(output.id)
+        if isinstance(output, Kept):
+            return not (self._is_erased(output.id) or self._flags(output.id) & (WORKERS | PREDICTED))
         event_id, table = _place_in_tables(output)
         flags = self._flags(event_id)
         if self._is_erased(event_id):

@@ -40,6 +40,8 @@ class Predicted:
         The blend; None while no expert can predict yet.
     shadows : dict of str to Shadowed, or None
         What each shadow made of it, by role; None without any.
+    keys : dict of str to str or None, or None
+        Values of the fields that are in a key, by name; None where the project has no key.
     """
 
     step: int
@@ -53,6 +55,7 @@ class Predicted:
     predictions: dict[str, Prediction]
     served: Prediction | None
     shadows: dict[str, Shadowed] | None = None
+    keys: dict[str, str | None] | None = None
 
 
 class Fate(Enum):
@@ -84,6 +87,7 @@ _Value = Predicted | Label | Outcome | None
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 _event_parts = attrgetter(*(part.name for part in fields(Predicted)))
+_SHADOWS = [part.name for part in fields(Predicted)].index("shadows")
 _label_parts = attrgetter(*(part.name for part in fields(Label)))
 
 
@@ -148,6 +152,15 @@ class LabelJoin:
         """Return the event of this id if it waits for its label."""
         known = self._ids.get(event_id)
         return known[2] if known is not None and isinstance(known[2], Predicted) else None
+
+    def waiting_label(self, event_id: str) -> Label | None:
+        """Return the label of this id if it waits for its event."""
+        known = self._ids.get(event_id)
+        return known[2] if known is not None and isinstance(known[2], Label) else None
+
+    def due(self, clock: int) -> list[Predicted]:
+        """Return the events that leave before `clock`, ms, by deadline, as far as they are in memory; none leaves."""
+        return [value for value in self._ids.peek_due(_PENDING, clock) if isinstance(value, Predicted)]
 
     def ids(self) -> Iterator[str]:
         """Go through all ids that are known, in any order; nothing may change meanwhile."""
@@ -224,6 +237,6 @@ def _decode(queue: int, content: bytes) -> _Value:
         return value  # type: ignore[no-any-return]
     if queue != _PENDING:
         return Label(*value)
-    if value[-1] is not None:
-        value[-1] = {role: Shadowed(*made) for role, made in value[-1].items()}
+    if value[_SHADOWS] is not None:
+        value[_SHADOWS] = {role: Shadowed(*made) for role, made in value[_SHADOWS].items()}
     return Predicted(*value)

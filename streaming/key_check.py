@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from core.pseudonyms import Pseudonyms
 from core.settings import Settings
@@ -39,7 +40,8 @@ class KeyCheck:
         self._partitions = partitions
         self._unchecked = _CHECKED
         self._is_personal = settings.is_personal
-        self._hide = pseudonyms.of_id if pseudonyms and settings.privacy.id else None
+        self._key_field = settings.topics.key
+        self._hide = _hider(settings, pseudonyms)
 
     def look(self, records: Sequence[RawRecord], outputs: Sequence[Output]) -> None:
         """Compare the keys of `records` with the ids that were read from them."""
@@ -50,19 +52,31 @@ class KeyCheck:
             if not isinstance(output, Predicted) or output.offset not in keys:
                 continue
             self._unchecked -= 1
-            self.found = self._foreign(keys[output.offset], output.id)
+            named = output.id if self._key_field is None else (output.keys or {}).get(self._key_field)
+            self.found = None if named is None else self._foreign(keys[output.offset], named)
             if self.found is not None:
                 _log.warning("%s", self.found)
                 self._unchecked = 0
             if self._unchecked <= 0:
                 return
 
-    def _foreign(self, key: bytes | None, event_id: str) -> str | None:
+    def _foreign(self, key: bytes | None, named: str) -> str | None:
         """Explain a foreign key; of personal records without quoting it."""
         if self._hide is None:
-            found = foreign_key(key, event_id, self._partition, self._partitions)
+            of = "the event's id" if self._key_field is None else f"its {self._key_field} (topics.key)"
+            found = foreign_key(key, named, self._partition, self._partitions, of)
             return _UNQUOTED if found and self._is_personal else found
         text = (key or b"").decode("utf-8", "surrogateescape")
-        if key is None or self._hide(text) != event_id:
+        if key is None or self._hide(text) != named:
             return _UNQUOTED
         return _UNQUOTED if foreign_key(key, text, self._partition, self._partitions) else None
+
+
+def _hider(settings: Settings, pseudonyms: Pseudonyms | None) -> Callable[[str], str] | None:
+    """Return how what is in a key is hashed; None where it is in clear."""
+    field = settings.topics.key
+    if pseudonyms is None:
+        return None
+    if field is None:
+        return pseudonyms.of_id if settings.privacy.id else None
+    return partial(pseudonyms.of_field, field) if settings.fields[field].pii == "hash" else None

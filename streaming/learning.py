@@ -11,6 +11,7 @@ from core.blend import Blend
 from core.predictions import Outcome, Prediction
 from streaming.experts import Expert
 from streaming.join import Predicted
+from streaming.keyed import KeyedFeatures
 from streaming.plausible import Plausible
 from streaming.serving import Scores, learn
 from streaming.shadow import Shadows, members_of
@@ -24,6 +25,7 @@ class Learners(Protocol):
     plausible: Plausible
     scores: Scores
     shadows: Shadows
+    keyed: KeyedFeatures
 
 
 def learn_event(learners: Learners, event: Predicted, outcome: Outcome, successor: Prediction | None = None) -> None:
@@ -48,5 +50,7 @@ def learn_event(learners: Learners, event: Predicted, outcome: Outcome, successo
     )
     if learners.shadows.by_role:
         learners.shadows.learn(event, outcome)
+    if event.keys is not None:
+        learners.keyed.observe_label(event.keys, event.time, outcome)
     for expert in learners.experts:
         expert.learn(event.features, outcome)

@@ -24,9 +24,11 @@ from streaming.books import Books
 from streaming.erasure import name_in
 from streaming.experts import Expert
 from streaming.join import Fate, LabelJoin, Predicted
+from streaming.keyed import KeyedFeatures
 from streaming.learning import learn_event
 from streaming.masking import Mask
 from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
+from streaming.prepared import Prepared, guessed
 from streaming.serving import Scores, usable
 from streaming.shadow import Shadows, ask
 from streaming.transport import RawRecord
@@ -106,6 +108,7 @@ class State:
     following: dict[str, int] = field(default_factory=dict)
     shadows: Shadows = field(default_factory=Shadows)
     erased: dict[str, Erased] = field(default_factory=dict)
+    keyed: KeyedFeatures = field(default_factory=lambda: KeyedFeatures((), 1))
 
     @classmethod
     def fresh(cls, settings: Settings, experts: list[Expert]) -> State:
@@ -116,26 +119,17 @@ class State:
             join=LabelJoin(settings.label.horizon, settings.state.max_pending),
             vocabulary=Vocabulary.of(settings),
             plausible=Plausible(settings.task, LABELS_TO_JUDGE_A_CHAMPION),
+            keyed=KeyedFeatures.of(settings),
         )
+
+
+def _text(value: FeatureValue) -> str | None:
+    return None if value is None else str(value)
 
 
 def _forgotten(state: State) -> dict[str, int]:
     """Return until when each erased id is known, ms, by its name."""
     return {name_in(request): until for request, (until, _) in sorted(state.erased.items())}
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A record, decoded, with its features, the champion's prediction and, of an event, each shadow's.
-
-    For a label that is of the event that it belongs to, if another champion, or none, had predicted that.
-    """
-
-    record: RawRecord
-    content: Event | Label | BadRecord
-    features: Features | None = None
-    champion: object = None
-    shadows: Mapping[str, object] | None = None
 
 
 class Machine:
@@ -172,9 +166,10 @@ class Machine:
         self._decoder = Decoder(settings, pseudonyms)
         self._mask = Mask(settings, pseudonyms)
         self._features = features
+        self._key_fields = settings.key_fields
         self._champion: BatchModel | None = None
         self._followed: dict[str, BatchModel] = {}
-        self._keep_one_of = settings.state.kept_events if settings.features is not None else 0
+        self._keep_one_of = settings.state.kept_events if settings.has_function else 0
         missing = settings.label.missing
         self._implied = None if missing is None else outcome_reader(settings)(missing)
 
@@ -240,6 +235,12 @@ class Machine:
     def prepare(self, records: Sequence[RawRecord]) -> list[Prepared]:
         """Decode, compute features and let the champion and the shadows predict."""
         prepared = [self._prepare(record) for record in records]
+        if self._key_fields and (self._champion is not None or self._followed):
+            state = self.state
+            prepared = guessed(prepared, state.keyed, state.join, state.clock, state.unlearned, self._implied)
+        return self._asked_models(prepared)
+
+    def _asked_models(self, prepared: list[Prepared]) -> list[Prepared]:
         if self._champion is not None:
             self._let_champion_predict(prepared)
         if self._followed:
@@ -252,7 +253,7 @@ class Machine:
         self.champion_failures += predictions.count(None)
         for index, prediction in zip(asked, predictions, strict=True):
             entry = prepared[index]
-            prepared[index] = Prepared(entry.record, entry.content, entry.features, prediction)
+            prepared[index] = Prepared(entry.record, entry.content, entry.features, prediction, keys=entry.keys)
 
     def _let_shadows_predict(self, prepared: list[Prepared]) -> None:
         """Ask every shadow about the events; one whose version has become champion, or has another role, is none."""
@@ -331,11 +332,12 @@ class Machine:
             )
         if not isinstance(content, Event):
             return Prepared(record, content)
+        keys = {name: _text(content.fields[name]) for name in self._key_fields} if self._key_fields else None
         try:
             features = vocabulary.bound_features(self._features(vocabulary.bound(content.fields), content.time))
         except FeatureError as error:
             return Prepared(record, BadRecord("event", "feature_error", str(error)[:300]))
-        return Prepared(record, content, features)
+        return Prepared(record, content, features, keys=keys)
 
     def _ask_champion(self, rows: list[Features]) -> list[object]:
         """Return a prediction a row, None where it fails; a row that makes it fail does not take others with it."""
@@ -367,10 +369,14 @@ class Machine:
         book.predicted += 1
         if state.first_event is None:
             state.first_event = event.time
+        if prepared.keys is not None:
+            prepared = self._with_keyed(prepared, event)
         predicted = self._predicted(prepared, event)
         outputs: list[Output] = [predicted]
         if self._keeps(event):
             outputs.append(Kept(predicted.step, event.id, event.time, predicted.partition, event.fields))
+        if prepared.keys is not None and not is_inside(event.time, state.unlearned):
+            state.keyed.observe_event(prepared.keys, event.time, predicted.features)
         label = state.join.add_event(predicted)
         if label is None:
             return outputs
@@ -381,6 +387,15 @@ class Machine:
     def _keeps(self, event: Event) -> bool:
         """Tell whether the event is one of those kept: by its id, so that a repetition keeps the same."""
         return self._keep_one_of > 0 and crc32(event.id.encode()) % self._keep_one_of == 0
+
+    def _with_keyed(self, prepared: Prepared, event: Event) -> Prepared:
+        """Give an event the features of its key, now that it is its turn; ask again whom another guess was shown."""
+        assert prepared.keys is not None and prepared.features is not None
+        exact = {**prepared.features, **self.state.keyed.features(prepared.keys, event.time)}
+        if exact == prepared.features or (self._champion is None and not self._followed):
+            return replace(prepared, features=exact)
+        self.champion_failures -= self._champion is not None and prepared.champion is None
+        return self._asked_models([Prepared(prepared.record, event, exact, keys=prepared.keys)])[0]
 
     def _predicted(self, prepared: Prepared, event: Event) -> Predicted:
         state, features = self.state, prepared.features
@@ -404,6 +419,7 @@ class Machine:
             predictions=predictions,
             served=served,
             shadows=state.shadows.mix(own, predictions, state.step) if own else None,
+            keys=prepared.keys,
         )
 
     def _seat(self, prepared: Prepared, champion: int | None) -> dict[str, Prediction | None] | None:

@@ -122,6 +122,8 @@ class _Rebuilding:
         self._file = file
         self._learner = State.fresh(project.settings, build_experts(project))
         self._restored = State.fresh(project.settings, []).join
+        made = project.settings.features
+        self._makes_categories = made is not None and bool(made.function or made.interactions)
 
     def run(self, history: History, tell: Tell) -> State:
         """Go through the history, and return the state that follows from it and from the snapshot."""
@@ -131,7 +133,7 @@ class _Rebuilding:
         relearning = Relearning(self._learner, goes_on(self._file.header)["unlearned"])
         for done, happened in enumerate(history, 1):
             relearning.take(happened)
-            if isinstance(happened, Asked) and self._settings.features is None:
+            if isinstance(happened, Asked) and not self._makes_categories:
                 fields = happened.predicted.features.items()
                 self._learner.vocabulary.bound({name: None if value == OTHER else value for name, value in fields})
             if waits:
@@ -160,7 +162,7 @@ class _Rebuilding:
 
     def _without(self, why: str) -> dict[str, Any]:
         self._lose_waiting(why)
-        if self._settings.features is not None:
+        if self._makes_categories:
             self.lost.append("the values known of category fields: they are learned anew")
         return {}
 

@@ -63,6 +63,8 @@ class Relearning:
             self._seat(event)
         if not is_inside(event.time, self._without):
             asked = self._predicted(event)
+            if event.keys is not None and event.step > self._since:
+                self._learners.keyed.observe_event(event.keys, event.time, event.features)
             if happened.labelled:
                 self._asked[event.step] = asked
 
@@ -146,7 +148,7 @@ class Unlearner:
                 for happened in some:
                     relearning.take(happened)
         state.experts, state.blend, state.plausible = learners.experts, learners.blend, learners.plausible
-        state.shadows = learners.shadows
+        state.shadows, state.keyed = learners.shadows, learners.keyed
         state.unlearned = list(action.windows)
 
     def _from(self, step: int) -> State:

@@ -24,6 +24,7 @@ from core.tables import (
     examples_schema,
     feature_column,
     field_column,
+    key_column,
     prediction_cell,
     prediction_column,
     predictions_schema,
@@ -99,7 +100,7 @@ class TableWriter:
         self._write(PREDICTIONS, self._predictions, _prediction_rows, predictions_schema(settings), step)
         self._write(EXAMPLES, self._examples, _example_rows, examples_schema(settings), step)
         self._write(CORRECTIONS, self._corrections, _correction_rows, corrections_schema(settings), step)
-        if settings.features is not None:
+        if settings.has_function:
             self._write(EVENTS, self._kept, _event_rows, events_schema(settings), step)
 
     def _write(
@@ -134,6 +135,8 @@ def _prediction_rows(rows: Sequence[Predicted], settings: Settings) -> dict[str,
     }
     for name in settings.feature_kinds:
         columns[feature_column(name)] = [row.features[name] for row in rows]
+    for name in settings.key_fields:
+        columns[key_column(name)] = [row.keys.get(name) if row.keys else None for row in rows]
     columns[prediction_column("served")] = [prediction_cell(row.served) for row in rows]
     for name in settings.expert_names:
         columns[prediction_column(name)] = [prediction_cell(row.predictions.get(name)) for row in rows]

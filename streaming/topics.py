@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from struct import iter_unpack
 
 from core.errors import TopicError
+from core.feature_rules import lives_in_partition, scattered
 from core.settings import Settings
 from streaming.transport import Broker, ClusterInfo
 
@@ -50,7 +51,9 @@ def partition_of(key: bytes, partitions: int) -> int:
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
-def foreign_key(record_key: bytes | None, event_id: str, partition: int, partitions: int) -> str | None:
+def foreign_key(
+    record_key: bytes | None, event_id: str, partition: int, partitions: int, named: str = "the event's id"
+) -> str | None:
     """Explain how a record's key is foreign to headrace; None where it is not.
 
     A foreign key is not yet an error: another partitioner is fine as long as events and labels
@@ -61,9 +64,11 @@ def foreign_key(record_key: bytes | None, event_id: str, partition: int, partiti
     record_key : bytes or None
         The record's key.
     event_id : str
-        The id found in the record's value.
+        The id, or the field that is the key, found in the record's value.
     partition, partitions : int
         Where the record lies, and of how many partitions.
+    named : str
+        What should be the key, in words.
 
     Examples
     --------
@@ -74,8 +79,8 @@ def foreign_key(record_key: bytes | None, event_id: str, partition: int, partiti
     if record_key != expected:
         shown = "no key" if record_key is None else f"the key {_shown(record_key)}"
         return (
-            f"a record for event {event_id!r} has {shown}, not the event's id: "
-            "its label is joined only if it is in the same partition; key both topics by the event's id"
+            f"a record for event {event_id!r} has {shown}, not {named}: "
+            f"its label is joined only if it is in the same partition; key both topics by {named}"
         )
     if partitions > 1 and partition != (home := partition_of(expected, partitions)):
         return (
@@ -151,7 +156,22 @@ def ensure_topics(broker: Broker, settings: Settings) -> tuple[ClusterInfo, int]
         info = broker.describe(wanted)
         if unseen := [topic for topic in wanted if topic not in info.partitions]:
             raise TopicError(f"the broker accepted the topic {', '.join(unseen)} but does not show it; see its log")
-    return info, check_partitions(together, info.partitions)
+    count = check_partitions(together, info.partitions)
+    check_keys(settings, count)
+    return info, count
+
+
+def check_keys(settings: Settings, partitions: int) -> None:
+    """Refuse features per key whose key does not live in one partition, now that it is known how many there are.
+
+    Raises
+    ------
+    TopicError
+        Says which, and what to do.
+    """
+    for one in settings.features.per_key if settings.features else ():
+        if not lives_in_partition(one.key, settings.topics.key, partitions):
+            raise TopicError(scattered(one, settings.topics.key, partitions))
 
 
 def _limits(settings: Settings, topics: Collection[str]) -> dict[str, dict[str, int]]:

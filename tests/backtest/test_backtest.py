@@ -37,6 +37,7 @@ def write(folder, task="binary", **changes):
         "batch": {"trials": 1, "candidates": ["linear"], "holdout": "500 rows"},
         "windows": {"span": "500 rows"},
         "retrain": {"min_examples": 500, "every": None, "growth": None},
+        "gates": {"max_alone_loss": 1.1},
         "drift": {"min_rows": 200, "cooldown": "500 rows"},
         "replay": {"file": "rows.csv", "label_delay": "20 rows"},
         **changes,

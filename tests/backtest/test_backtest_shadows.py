@@ -14,7 +14,7 @@ def settings(**promotion):
         "online": ["prior"],
         "batch": LATEST,
         "retrain": RARELY,
-        "gates": {"max_relative_loss": 1.1},
+        "gates": {"max_relative_loss": 1.1, "max_alone_loss": 1.1},
         "promotion": {"block": "50 rows", **promotion},
     }
 

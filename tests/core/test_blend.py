@@ -270,3 +270,18 @@ def test_a_copy_goes_on_equally(copied):
         blend.update(*row)
         other.update(*row)
     assert blend.mix(rows[0][0]) == other.mix(rows[0][0])
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.integers(0, 1)), max_size=60))
+def test_another_that_comes_under_a_name_is_heard_whatever_that_was_worth(labels):
+    blend = Blend("binary", BlendSettings())
+    blend.mix({"champion": 0.5, "online": 0.5})
+    for champion, online, outcome in labels:
+        blend.update({"champion": champion, "online": online}, outcome)
+    before = blend.weights
+    blend.renew("champion")
+    blend.renew("nobody")
+    weights = blend.weights
+    assert sum(weights.values()) == pytest.approx(1.0)
+    assert weights["champion"] >= before["champion"] - 1e-12
+    assert weights["champion"] >= 0.1, "a half in every mixture, and a part of its own beside them"

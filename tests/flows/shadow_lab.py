@@ -55,7 +55,15 @@ class Models:
             raise KeyboardInterrupt
 
 
-def rows(project: Project, role: str, served: float, with_shadow: float, *, versions: tuple[int, int]) -> pa.Table:
+def rows(
+    project: Project,
+    role: str,
+    served: float,
+    with_shadow: float,
+    *,
+    versions: tuple[int, int],
+    champion: float | None = None,
+) -> pa.Table:
     """Thirty days of fifty labels: what was served, and what would have been, are these probabilities of the label."""
     draw, count = np.random.default_rng(3), DAYS * 50
     times = FIRST + np.sort(draw.integers(0, DAYS * DAY, count))
@@ -67,6 +75,7 @@ def rows(project: Project, role: str, served: float, with_shadow: float, *, vers
         "label_clock": stamps(times + HOUR),
         "label": labels.tolist(),
         "champion_version": [versions[0]] * count,
+        "p_champion": towards(labels, served if champion is None else champion),
         "p_served": towards(labels, served),
         f"{role}_version": [versions[1]] * count,
         f"p_{role}": towards(labels, with_shadow),
@@ -85,7 +94,9 @@ def towards(labels: Any, right: Any) -> list[float]:
 class Lab:
     """A project with a shadow, and a monitor that has judged up to a moment."""
 
-    def __init__(self, project: Project, role: str, served: float, with_shadow: float) -> None:
+    def __init__(
+        self, project: Project, role: str, served: float, with_shadow: float, champion: float | None = None
+    ) -> None:
         self.project, self.store, self.ledger = project, TableStore(project.tables), Ledger(project.ledger)
         first = {"version": 1, "previous": None, "effective_at": FIRST - DAY, "watched": False}
         self.ledger.record("promotion", "1", event_time=FIRST - DAY, body=first)
@@ -98,7 +109,7 @@ class Lab:
             self.ledger.record("promotion", "2", event_time=FIRST, body=second)
             self.models = Models(champion=2, previous=1)
         versions = (1, 2) if role == "challenger" else (2, 1)
-        table = rows(project, role, served, with_shadow, versions=versions)
+        table = rows(project, role, served, with_shadow, versions=versions, champion=champion)
         self.store.append(EXAMPLES, table, app="test", sequence=1)
         self.shadowing = self.anew()
 

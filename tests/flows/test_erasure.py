@@ -76,7 +76,7 @@ def test_the_row_goes_from_references_and_they_are_whole(project, number):
     assert is_whole(folder, 2)
     left = pq.read_table(folder / "2.parquet")
     assert left["event_time"].to_pylist() == rows([n for n in range(20) if n != number])["event_time"].to_pylist()
-    assert done.rows == {"predictions": 0, "examples": 1, "corrections": 0}
+    assert done.rows == {"predictions": 0, "examples": 1, "corrections": 0, "events": 0}
 
 
 @pytest.mark.parametrize("stop_at", [1, 2])

@@ -128,11 +128,10 @@ def test_windows_in_quarantine_do_not_count(better: Lab):
     assert better.ends() == []
 
 
-@pytest.mark.parametrize(("stage", "counts"), [("labels", True), ("data", False)])
-def test_where_labels_contradict_the_new_champion_only_the_watch_counts_them_all_the_same(project, stage, counts):
-    lab = Lab(project, "previous", 0.6, 0.7)
-    body = {"span": [FIRST, FIRST + DAYS * DAY], "window": {"stage": stage}}
-    lab.ledger.record("quarantine", "w", event_time=FIRST, body=body)
+@pytest.mark.parametrize(("champion", "counts"), [(0.3, True), (0.6, False)])
+def test_where_labels_contradict_the_new_champion_only_the_watch_counts_them_all_the_same(project, champion, counts):
+    lab = Lab(project, "previous", 0.6, 0.7, champion)
+    lab.ledger.record("quarantine", "w", event_time=FIRST, body={"span": [FIRST, FIRST + DAYS * DAY]})
     lab.look_every_day()
     assert [end.kind for end in lab.ends()] == (["rollback"] if counts else [])
 

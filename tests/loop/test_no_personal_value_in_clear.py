@@ -184,7 +184,7 @@ def test_no_personal_value_is_anywhere_in_clear(tmp_path, monkeypatch, caplog, c
     reasons = [
         dict(record.headers)["headrace-reason"] for record in broker.records(project.settings.dead_letters_topic)
     ]
-    assert erased(project, f"{MARK}-e437") == {"predictions": 1, "examples": 1, "corrections": 0}
+    assert erased(project, f"{MARK}-e437") == {"predictions": 1, "examples": 1, "corrections": 0, "events": 0}
     assert {b"malformed", b"wrong_type", b"duplicate_key", b"feature_error", b"bad_time", b"bad_label"} <= set(reasons)
 
 

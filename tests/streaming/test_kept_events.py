@@ -9,6 +9,7 @@ from stream_lab import as_raw, easy_stream, make_machine, make_project
 
 from core.features import FeatureFunction, load_features
 from core.project import Project
+from core.removal import remove_id
 from core.store import TableStore
 from core.tables import EVENTS, EXAMPLES, events_schema
 from flows.examples import as_examples
@@ -96,3 +97,26 @@ def test_a_function_that_was_changed_is_noticed(tmp_path: Path, change, said: st
     assert not result.passed
     assert result.value == 1.0
     assert said in result.reason
+
+
+def test_an_erased_id_and_a_dropped_field_are_not_kept(tmp_path: Path):
+    fields = {"x": "number", "z": "number", "c": {"type": "category"}, "who": {"type": "text", "pii": "drop"}}
+    project = make_project(
+        tmp_path,
+        code=CODE,
+        online=["prior"],
+        fields=fields,
+        features={**MADE, "outputs": OUTPUTS},
+        state={"kept_events": 1},
+    )
+    store, machine = TableStore(project.tables), make_machine(project)
+    writer = TableWriter(store, project.settings, 0)
+    writer.add(machine.process(as_raw(easy_stream("binary", 20))))
+    writer.flush(machine.state.step, lambda event_id: event_id == "e3")
+    kept = store.read(EVENTS)
+    assert "x_who" not in kept.column_names
+    assert "e3" not in kept["id"].to_pylist()
+    assert remove_id(store, EVENTS, "e5").rows == 1
+    assert set(store.read(EVENTS)["id"].to_pylist()) == {f"e{n}" for n in range(20)} - {"e3", "e5"}
+    rows = as_examples(store.read(EXAMPLES).sort_by("event_time"), project.settings)
+    assert parity_gate(project, store, rows).reason == "0 of 18 rows have other features when made again"
