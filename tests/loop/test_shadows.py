@@ -117,13 +117,13 @@ def test_a_useless_challenger_is_dropped_and_nobody_served_it(tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_a_regression_after_a_promotion_is_rolled_back_with_an_alert(tmp_path, monkeypatch):
-    project, history = replayed(tmp_path / "p", monkeypatch, {4: on_flipped_labels}, shadow=False)
-    assert moves(history)[:3] == [("promotion", 1), ("promotion", 2), ("rollback", 1)]
+    project, history = replayed(tmp_path / "p", monkeypatch, {4: on_flipped_labels}, shadow=False, events=1_020)
+    assert moves(history) == [("promotion", 1), ("promotion", 2), ("rollback", 1)]
     back = next(record for record in history if record.kind == "rollback")
     assert (back.body["approved"]["by"], back.body["verdict"]["conclusion"]) == ("watch", "superior")
     alert = next(record for record in history if record.kind == "alert" and record.key.startswith("rollback"))
     assert "rolled back" in alert.body["reasons"][0]
-    assert roles(project)[:4] == [(None, None, None), (1, None, None), (2, None, 1), (1, None, None)]
+    assert roles(project) == [(None, None, None), (1, None, None), (2, None, 1), (1, None, None)]
     aliases = Registry(project).aliases()
     assert (aliases[CHAMPION], aliases[PREVIOUS]) == (1, 2)
     rows = TableStore(project.tables).read(EXAMPLES, columns=["champion_version", "label_clock"])
