@@ -246,11 +246,3 @@ def _free_port(port: int) -> int:
                 "to use the server that runs there"
             ) from error
         return int(probe.getsockname()[1])
-
-
-def _is_so(ready: Callable[[], bool]) -> bool:
-    """Ask Prefect; one that does not answer in time, on a busy machine, is asked again."""
-    try:
-        return ready()
-    except PrefectError:
-        return False

@@ -27,10 +27,12 @@ from core.records import Event, Label
 from core.store import TableStore
 from core.tables import (
     CORRECTIONS,
+    EVENTS,
     EXAMPLES,
     INGESTED,
     PREDICTIONS,
     corrections_schema,
+    events_schema,
     examples_schema,
     predictions_schema,
 )
@@ -242,6 +244,7 @@ class _Ingestion:
     def _widen(self) -> None:
         """Give tables of an older project file the columns that they lack."""
         schemas = {PREDICTIONS: predictions_schema, EXAMPLES: examples_schema, CORRECTIONS: corrections_schema}
+        schemas |= {EVENTS: events_schema}
         for table, schema in schemas.items():
             if self._store.exists(table):
                 self._store.widen(table, schema(self._settings))
@@ -253,6 +256,9 @@ class _Ingestion:
     def _is_erased(self, event_id: str) -> bool:
         return bool(self._erased) and self._erasures.name(event_id) in self._erased
 
+    def _flags(self, event_id: str) -> int:
+        return self._spool.known(event_id) if self._knows_any else 0
+
     def _is_new(self, output: Output) -> bool:
         """Tell whether a row is to be written; count it, or why not."""
         written = self._written
@@ -260,10 +266,9 @@ class _Ingestion:
             self._tally.refuse(output.record.offset, output.bad)
             return False
         if isinstance(output, Kept):
-            flags = self._spool.known(output.id) if self._knows_any else 0
-            return not (self._is_erased(output.id) or flags & (WORKERS | PREDICTED))
+            return not (self._is_erased(output.id) or self._flags(output.id) & (WORKERS | PREDICTED))
         event_id, table = _place_in_tables(output)
-        flags = self._spool.known(event_id) if self._knows_any else 0
+        flags = self._flags(event_id)
         if self._is_erased(event_id):
             written.erased += 1
         elif flags & WORKERS:

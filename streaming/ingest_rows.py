@@ -79,7 +79,8 @@ class RowReader:
     now : int
         Wall clock, ms: what lies further ahead than ``order.max_ahead`` is refused.
     texts : bool
-        Whether every cell is text, as in a CSV file, and means what its column is declared as.
+        Whether cells are text, as of a CSV file, and mean what their column is declared as; times that are numbers
+        are numbers then, too.
     pseudonyms : Pseudonyms, optional
         Needed where something is to be hashed.
 
@@ -91,12 +92,12 @@ class RowReader:
     ...     "label: {path: y, positive: 1, negative: 0}, history: {file: past.csv, label_delay: 1h}}"
     ... )
     >>> reader = RowReader(settings, settings.history["history"], now=10**12, texts=True)
-    >>> reading = reader.read({"id": "e1", "at": "60", "x": "0.1", "y": "1"})
+    >>> reading = reader.read({"id": "e1", "at": 60, "x": "0.1", "y": "1"})
     >>> reading.event
     Event(id='e1', time=60000, fields={'x': 0.1}, unknown=False)
     >>> reading.label
     Label(id='e1', time=3660000, outcome=1)
-    >>> reader.read({"id": "e2", "at": "60", "x": "a lot", "y": "1"}).event.reason
+    >>> reader.read({"id": "e2", "at": 60, "x": "a lot", "y": "1"}).event.reason
     'wrong_type'
     """
 

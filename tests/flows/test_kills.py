@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 from fake_prefect import FakePrefect
-from flows_lab import Toy, later
+from flows_lab import Toy, in_this_process, later
 
 from core.audit import Ledger, LedgerRecord
 from core.models import CHAMPION, PREVIOUS
@@ -105,7 +105,7 @@ def fused_run(folder: Path, fuse: Fuse) -> None:
     references._put, training.fit = fused_put, fused_fit
     taken = lease.take(ledger, "r2", "run-1", attempt=1)
     assert taken is not None
-    execute(training.Retraining(project, taken, TableStore(project.tables), connect))
+    execute(training.Retraining(project, taken, TableStore(project.tables), connect, in_this_process))
 
 
 def killed_at(folder: Path, at: int) -> None:
@@ -158,7 +158,7 @@ def recover(toy: Toy, prefect: FakePrefect) -> None:
         assert (request.status, request.attempt) == ("requested", 2)
         taken = lease.take(toy.ledger, request.id, "run-2", attempt=2)
         assert taken is not None
-        assert execute(training.Retraining(toy.project, taken, toy.store))["outcome"] == "promoted"
+        assert execute(training.Retraining(toy.project, taken, toy.store, ask=in_this_process))["outcome"] == "promoted"
     dispatcher.run_once()
 
 

@@ -24,8 +24,10 @@ from flows.prefect_api import PrefectApi
 def test_the_deployments_hold_no_path_of_a_machine():
     text = (HOME / "prefect.yaml").read_text()
     found = yaml.safe_load(text)["deployments"]
-    assert [entry["entrypoint"].rpartition(".")[2] for entry in found] == ["retrain", "check_drift", "maintenance"]
-    assert all(entry["schedules"] and entry["work_pool"]["name"] == "headrace" for entry in found)
+    names = [entry["entrypoint"].rpartition(".")[2] for entry in found]
+    assert names == ["retrain", "approve", "check_drift", "maintenance"]
+    assert all(entry["work_pool"]["name"] == "headrace" for entry in found)
+    assert all(entry["schedules"] for entry in found if not entry["entrypoint"].endswith(".approve"))
     assert {entry["parameters"]["project"] for entry in found} == {"{{ $HEADRACE_PROJECT }}"}
     assert str(HOME) not in text
 
@@ -112,5 +114,5 @@ def _schedules_are_inactive(environment: dict[str, str]) -> None:
     )
     with urllib.request.urlopen(call, timeout=10) as answer:
         deployments = yaml.safe_load(answer.read())
-    assert sorted(entry["name"] for entry in deployments) == ["toy-binary"] * 3
+    assert sorted(entry["name"] for entry in deployments) == ["toy-binary"] * 4
     assert [schedule["active"] for entry in deployments for schedule in entry["schedules"]] == [False] * 3

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from flows_lab import Toy
+from flows_lab import Toy, in_this_process
 
 import headrace
 from core.audit import Ledger
@@ -35,7 +35,7 @@ def loop(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Toy]:
                 for request in ledger.open_requests():
                     lease = take(ledger, request.id, "run")
                     assert lease is not None
-                    execute(Retraining(toy.project, lease, toy.store))
+                    execute(Retraining(toy.project, lease, toy.store, ask=in_this_process))
 
     thread = threading.Thread(target=dispatch)
     thread.start()

@@ -87,7 +87,7 @@ def make_loop_project(
         "drift": {"min_rows": 50, "cooldown": "6h", "persistence": 1, "of_windows": 1},
         "retrain": {"bootstrap_after": "12h", "every": None, "duration": "30m", "min_examples": 100},
         "batch": {"trials": 1, "candidates": ["linear"], "holdout": "4h"},
-        "gates": {"max_relative_loss": 1.5, "max_latency_ms": 1000, "min_holdout_rows": 50},
+        "gates": {"max_relative_loss": 1.5, "max_latency_ms": 1000, "max_call_ms": 10_000, "min_holdout_rows": 50},
         "replay": {"source": "source.py:stream"},
     }
     if task == "binary":
@@ -116,7 +116,7 @@ class Loop:
         self._shadowing.announce()
         with self._threads(self._work, self._monitor, self._shadow, self._retrain):
             producer = self.broker.producer()
-            pace = LockstepPace(self.project, Ledger(self.project.ledger), self._stop, timeout_s=120.0)
+            pace = LockstepPace(self.project, Ledger(self.project.ledger), self._stop, timeout_s=300.0)
             publish(read_source(self.project, None), self.project.settings, producer, partitions, pace, self._stop)
             producer.close()
         if self.failures:

@@ -19,12 +19,13 @@ from core.durations import format_time
 from core.project import Project
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS
+from core.tables import EVENTS as KEPT
 from streaming.ingest import ingest
 from streaming.ingest_tally import Ingested
 from streaming.table_writer import TableWriter
 from streaming.transport import OutRecord
 
-TABLES = (PREDICTIONS, EXAMPLES, CORRECTIONS)
+TABLES = (PREDICTIONS, EXAMPLES, CORRECTIONS, KEPT)
 CODE = """
 def features(fields, time):
     return {"x2": None if fields["x"] is None else 2 * fields["x"], "c": fields["c"], "hour": time // 3_600_000 % 24}
@@ -58,7 +59,12 @@ def history_rows(count: int = 400, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def project_with(folder: Path, history: dict[str, Any] | None = None, **changes: Any) -> Project:
-    changes = {"features": FEATURES, "history": HISTORY if history is None else history, **changes}
+    changes = {
+        "features": FEATURES,
+        "state": {"kept_events": 5},
+        "history": HISTORY if history is None else history,
+        **changes,
+    }
     return make_project(folder, code=CODE, **changes)
 
 
