@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from core.processes import end
+from core.processes import end, start_tied
 from core.project import Project, load_project
 from streaming.embedded import EmbeddedBroker
 from streaming.kafka_client import KafkaBroker
@@ -85,14 +85,16 @@ def measure(project: Project, runs: int) -> list[dict[str, float]]:
     stop = threading.Event()
     environment = {**os.environ, "HEADRACE_STATE": str(project.state)}
     command = [sys.executable, "-m", "headrace"]
-    with contextlib.ExitStack() as running, EmbeddedBroker(project.state) as broker:
+    with contextlib.ExitStack() as running:
+        broker = running.enter_context(EmbeddedBroker(project.state))
         connected = project.with_broker(broker.bootstrap_servers)
         ensure_topics(KafkaBroker(str(connected.bootstrap_servers), transactional=False), project.settings)
-        log = running.enter_context((project.state / "rollback-worker.log").open("wb"))
-        worker = subprocess.Popen(
+        worker = start_tied(
             [*command, "worker", str(project.folder), "--bootstrap", str(connected.bootstrap_servers)],
-            env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
+            log=project.state / "rollback-worker.log",
+            cwd=project.folder,
+            environment={"HEADRACE_STATE": str(project.state)},
+        )
         running.callback(end, worker, 60.0)
         running.callback(stop.set)
         served = Served(connected, stop)

@@ -42,3 +42,28 @@ def test_a_backtest_of_the_projects_own_policy_equals_the_running_loop(tmp_path,
     assert len(unlearned) == (2 if change != "a turn" else 0)
     assert outcome.served.champion == rows["p_champion"].to_pylist()
     assert outcome.served.served == rows["p_served"].to_pylist()
+
+
+@pytest.mark.slow
+def test_a_backtest_judges_shadows_as_the_running_loop_does(tmp_path):
+    rules = {"shadow": True, "block": "1h"}
+    retrain = {"bootstrap_after": "12h", "every": "18h", "duration": "30m", "min_examples": 100, "growth": None}
+    project = make_loop_project(
+        tmp_path / "p", "binary", events=1_600, turns_at=800, promotion=rules, retrain=retrain, online=["prior"]
+    )
+    Loop(project, MemoryBroker()).replay()
+    rows = TableStore(project.tables).read(PREDICTIONS).sort_by("step")
+    history = Ledger(project.ledger).history()
+
+    tape = record(project, read_source(project, None))
+    outcome = Simulation(tape, Policy("drift", project.settings), Trainer(project), Unlearner(project, tape)).run()
+
+    decided = [(r.body["trigger"], r.event_time) for r in history if r.kind == "decision"]
+    assert [(one.trigger, one.decided_at) for one in outcome.retrainings] == decided
+    judged = [(r.event_time, r.body["verdict"]) for r in history if r.body.get("verdict")]
+    assert [
+        (end.at, end.verdict.as_json()) for end in outcome.shadowing.ended if end.conclusion != "replaced"
+    ] == judged
+    assert len(judged) > 0
+    assert [int(version) or None for version in outcome.served.versions] == rows["champion_version"].to_pylist()
+    assert outcome.served.served == rows["p_served"].to_pylist()
