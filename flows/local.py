@@ -235,6 +235,14 @@ class LocalPrefect:
         return PrefectError(f"Prefect's {name} {what}; see {self._log(name)}")
 
 
+def _is_so(ready: Callable[[], bool]) -> bool:
+    """Tell whether it is ready; a server that does not answer in time on a busy machine is not yet."""
+    try:
+        return ready()
+    except PrefectError:
+        return False
+
+
 def _free_port(port: int) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
