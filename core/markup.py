@@ -36,9 +36,15 @@ def element(tag: str, *content: object, **attributes: object) -> Markup:
     return Markup(f"<{opening}>{joined(content)}</{tag}>" if content else f"<{opening}/>")
 
 
-def whole_page(title: str, style: str, *body: object, script: str | None = None) -> str:
-    """Return a whole page that loads nothing, and runs no script but its own, at its end."""
-    allowed = _ALLOWED
+def whole_page(title: str, style: str, *body: object, script: str | None = None, images: bool = False) -> str:
+    """Return a whole page that loads nothing, and runs no script but its own, at its end.
+
+    Parameters
+    ----------
+    images : bool
+        Whether it may show pictures that it holds itself (``data:``).
+    """
+    allowed = _ALLOWED + ("; img-src data:" if images else "")
     if script is not None:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         allowed += f"; script-src 'sha256-{digest}'"

@@ -12,16 +12,17 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from core.errors import RegistryError
+from core.libraries import libraries_of
 
 MODEL_FILE = "model.pkl"
 FORMAT = "cloudpickle"
+_LOAD_IT = ("cloudpickle", "numpy", "pandas", "scikit-learn", "scipy")
 _FLAVOURS = {"sklearn", "python_function"}
 _SKLEARN_KEYS = {"code", "pickled_model", "serialization_format", "skops_trusted_types", "sklearn_version"}
 _PYFUNC_KEYS = {"code", "env", "loader_module", "model_path", "predict_fn", "python_version"}
@@ -123,9 +124,9 @@ class _Counter(io.RawIOBase):
         return size
 
 
-def requirements() -> list[str]:
-    """Name what loads the model; MLflow would take 15 s to find it out."""
-    return [f"{name}=={version(name)}" for name in ("cloudpickle", "numpy", "pandas", "scikit-learn", "scipy")]
+def requirements(pipeline: Any = None) -> list[str]:
+    """Name what loads a model, with the versions that it was made with; MLflow would take 15 s to find it out."""
+    return [f"{name}=={number}" for name, number in libraries_of(pipeline, _LOAD_IT).items()]
 
 
 @contextmanager

@@ -66,6 +66,10 @@ class Project:
         return self.state / "reports"
 
     @property
+    def cards(self) -> Path:
+        return self.state / "cards"
+
+    @property
     def checkpoints(self) -> Path | str:
         return _below(self.shared, "checkpoints")
 

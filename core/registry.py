@@ -23,6 +23,8 @@ from core.locks import FileLock
 from core.model_files import FORMAT, check_model_files, digest_of, project_code_by_value, requirements
 from core.model_versions import PREFIX, SERVES_FROM, WATCHED, ModelVersion, Registration
 from core.models import CHALLENGER, CHAMPION, PREVIOUS, SHADOWS
+from core.packaging import FILES as PACKAGING
+from core.packaging import Packaging, packaging_of
 from core.project import Project
 
 if TYPE_CHECKING:
@@ -267,6 +269,28 @@ class Registry:
         self._client.log_artifact(run_id, str(path), folder)
 
     @_translated
+    def log_folder(self, run_id: str, path: Path, folder: str) -> None:
+        """Add all files of a folder to the artifacts of a run."""
+        self._client.log_artifacts(run_id, str(path), folder)
+
+    @_translated
+    def packaging(self, run_id: str) -> Packaging:
+        """Return how the model that was registered with a run can be loaded elsewhere, as its files say."""
+        from mlflow.artifacts import download_artifacts
+
+        with tempfile.TemporaryDirectory(prefix="headrace-model-") as folder:
+            parts = [
+                download_artifacts(
+                    run_id=run_id,
+                    artifact_path=f"model/{name}",
+                    dst_path=folder,
+                    tracking_uri=self._project.tracking_uri,
+                )
+                for name in PACKAGING
+            ]
+            return packaging_of(*map(Path, parts))
+
+    @_translated
     def project_of(self, run_id: str) -> str | None:
         """Return whose run it is, as the name of its experiment says; None if there is no such run."""
         try:
@@ -391,7 +415,7 @@ class Registry:
                 serialization_format=FORMAT,
                 signature=self._signature(pipeline),
                 input_example=example,
-                pip_requirements=requirements(),
+                pip_requirements=requirements(pipeline),
                 pyfunc_predict_fn="predict_proba" if classifies else "predict",
             )
 

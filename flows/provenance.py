@@ -7,11 +7,11 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, packages_distributions
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+from core.libraries import libraries_of
 from core.project import FILE_NAME, Project
 
 _LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "threadpoolctl")
@@ -33,7 +33,7 @@ def made_with(project: Project, pipeline: Any = None) -> dict[str, Any]:
     return {
         "headrace": code_version(),
         "project": project_files(project),
-        "libraries": {"python": platform.python_version(), **_libraries(pipeline)},
+        "libraries": {"python": platform.python_version(), **libraries_of(pipeline, _LIBRARIES)},
         "machine": machine(),
     }
 
@@ -115,26 +115,3 @@ def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = "not there" if value is None else str(value)
     return f"{text[:12]}..." if len(text) == 64 else text
-
-
-def _libraries(pipeline: Any) -> dict[str, str]:
-    names = set(_LIBRARIES)
-    roots = {type(part).__module__.partition(".")[0] for part in _parts(pipeline)}
-    if foreign := roots - {"builtins", "sklearn", "numpy", "scipy"}:
-        known = packages_distributions()
-        names |= {name for root in foreign for name in known.get(root, [])}
-    return {name: found for name in sorted(names) if (found := _version(name))}
-
-
-def _parts(pipeline: Any) -> list[Any]:
-    """Return a pipeline and the estimators in it."""
-    if pipeline is None or not hasattr(pipeline, "get_params"):
-        return []
-    return [pipeline, *(value for value in pipeline.get_params().values() if hasattr(value, "get_params"))]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return package_version(name)
-    except PackageNotFoundError:
-        return None

@@ -24,6 +24,15 @@ _BINS = 10
 
 
 @dataclass(frozen=True)
+class Bin:
+    """One of the bins: what was said on average, what happened, and on how many rows."""
+
+    said: float
+    happened: float
+    rows: int
+
+
+@dataclass(frozen=True)
 class Rise:
     """By how much the calibration error is more than another's; bounds are None where they cannot be told."""
 
@@ -60,12 +69,9 @@ class Reliability:
         1.0
         """
         said, happened = _said_and_happened(task, predictions, outcomes)
-        count = len(said)
         _, places = np.unique(blocks, return_inverse=True)
-        one_bin = task == "regression" or not count
-        edges = np.zeros(0) if one_bin else np.quantile(said, np.arange(1, _BINS) / _BINS)
         gaps = np.zeros((int(places.max(initial=-1)) + 1, _BINS))
-        np.add.at(gaps, (places, np.searchsorted(edges, said, side="right")), said - happened)
+        np.add.at(gaps, (places, _bins_of(task, said)), said - happened)
         return cls(gaps, np.bincount(places).astype(float))
 
     @property
@@ -106,6 +112,27 @@ class Reliability:
     def _without_each(self) -> Array:
         rest = self.gaps.sum(axis=0) - self.gaps
         return np.asarray(np.abs(rest).sum(axis=1) / (self.rows.sum() - self.rows))
+
+
+def reliability_bins(task: Task, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> list[Bin]:
+    """Return the bins that the calibration error is the average over, as far as there are rows in them.
+
+    Examples
+    --------
+    >>> reliability_bins("binary", [0.25] * 4 + [0.75] * 4, [0, 0, 0, 1, 1, 1, 1, 1])
+    [Bin(said=0.25, happened=0.25, rows=4), Bin(said=0.75, happened=1.0, rows=4)]
+    """
+    said, happened = _said_and_happened(task, predictions, outcomes)
+    places = _bins_of(task, said)
+    masks = [places == number for number in np.unique(places)]
+    return [Bin(float(said[mask].mean()), float(happened[mask].mean()), int(mask.sum())) for mask in masks]
+
+
+def _bins_of(task: Task, said: Array) -> Blocks:
+    """Number each row's bin: ten of about equally many by what was said; one for a regression."""
+    one_bin = task == "regression" or not len(said)
+    edges = np.zeros(0) if one_bin else np.quantile(said, np.arange(1, _BINS) / _BINS)
+    return np.asarray(np.searchsorted(edges, said, side="right"), dtype=np.int64)
 
 
 def _said_and_happened(

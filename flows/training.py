@@ -1,4 +1,4 @@
-"""The steps of a retraining: pin, validate, split, check, search, fit, evaluate, gate, refit, register, promote.
+"""The steps of a retraining, from pinning the data to promoting a version.
 
 A :class:`Retraining` holds what passes from step to step; each step does one thing and says in one
 line what it did. A step that ends the run early raises :class:`flows.stops.NotPromoted` with the reasons.
@@ -20,6 +20,8 @@ from core.project import Project
 from core.registry import Registry
 from core.store import TableStore
 from flows.apart import Ask, predictions_apart
+from flows.card.facts import Material
+from flows.card.files import write_card
 from flows.cost import FitCost
 from flows.digests import rows_digest
 from flows.energy import Meter
@@ -77,6 +79,7 @@ class Retraining:
         self._champion: Incumbent | None = None
         self._judged: dict[str, str] | None = None
         self._recipe: Recipe | None = None
+        self._card: Path | None = None
         self._meter = Meter()
         self._found: SearchResult
         self._challenger: FittedModel
@@ -121,6 +124,7 @@ class Retraining:
             self.refit,
             self.register,
             self.verify,
+            self.describe,
             self.promote,
         ]
         return [(step.__name__, self._timed(step.__name__, step)) for step in order]
@@ -208,10 +212,34 @@ class Retraining:
         frame = self.data.rows.frame.tail(self.project.settings.gates.min_holdout_rows)
         expected = self._final.predict_frame(frame)
         loaded, problem = self._ask(self.project, self.version, frame)
-        self.gates.require([servable_gate(expected, loaded, problem)])
+        try:
+            self.gates.require([servable_gate(expected, loaded, problem)])
+        except NotPromoted:
+            self.describe()  # it is registered, and will not go away
+            raise
         for path in self._write_reference(self.version.version):
             self.registry.log_file(self.version.run_id, path, "reference")
         return "loads from the registry and answers the same"
+
+    def describe(self) -> str:
+        """Write the version's card: what it learned from, how it was judged, what it uses, where not to trust it."""
+        assert self.version is not None and self.evaluation is not None
+        assert self._recipe is not None and self.data.report is not None
+        material = Material(
+            version=self.version.version,
+            run=self.version.run_id,
+            trigger=self.request.trigger,
+            challenger=self._challenger,
+            rows=self.data.rows,
+            holdout=self.data.holdout,
+            train_outcomes=self.data.train.outcomes,
+            checks=self.data.report,
+            evaluation=self.evaluation,
+            gates=self.gates.results,
+            recipe=self._recipe,
+        )
+        self._card = write_card(self.project, self.registry, material, self._final)
+        return f"card of version {self.version.version}"
 
     def promote(self) -> str:
         """Decide in the ledger what it becomes, then move the alias and close the request."""
@@ -254,6 +282,7 @@ class Retraining:
             "reasons": reasons,
             "mlflow_run": self.run_id,
             "version": self.version.version if self.version else None,
+            "card": self._card.relative_to(self.project.state).as_posix() if self._card else None,
             "code": code_version(),
             "recipe": self._recipe.as_json() if self._recipe else None,
             "judged": self._judged,

@@ -1,0 +1,191 @@
+"""All that a card says, worked out once; the page, the plots and the JSON are made of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from core.batch_model import FittedModel
+from core.errors import RegistryError
+from core.packaging import Packaging
+from core.predictions import Prediction, is_sane
+from core.project import Project
+from core.setting_types import Task
+from flows.card.curves import Curves, curves_of
+from flows.card.importance import Importance, importance
+from flows.card.limits import Known, limits_of
+from flows.card.slices import CardSlices, card_slices, shown
+from flows.checks.report import DataReport
+from flows.evaluation import Evaluation, trivial
+from flows.examples import Examples
+from flows.gates import GateResult
+from flows.recipe import Recipe
+from flows.records import data_cut, finite
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a card is made of.
+
+    Attributes
+    ----------
+    version : int
+        The registered version.
+    run : str
+        Its MLflow run.
+    challenger : FittedModel
+        The candidate as it was judged: fitted on the training rows only.
+    rows : Examples
+        All mature rows: what the registered version was fitted on.
+    holdout : Examples
+        Those of them that the challenger has not seen.
+    train_outcomes : sequence
+        The labels of the rows before the hold-out.
+    gates : sequence of GateResult
+        All that were asked.
+    """
+
+    version: int
+    run: str
+    trigger: str
+    challenger: FittedModel
+    rows: Examples
+    holdout: Examples
+    train_outcomes: Sequence[Any]
+    checks: DataReport
+    evaluation: Evaluation
+    gates: Sequence[GateResult]
+    recipe: Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """What is known of a version.
+
+    Attributes
+    ----------
+    project : str
+    task : {'binary', 'multiclass', 'regression'}
+    version, run, trigger
+        As in :class:`Material`.
+    trained : (int, int)
+        The first and the last event that it was fitted on, ms.
+    recipe : Recipe
+        Which rows, which parameters, which code.
+    checks : DataReport
+        Rows, spans, and what was measured of each feature.
+    importance : Importance or None
+        Of the challenger; None with `importance_problem`, if it could not be measured.
+    limits : list of str
+        Where it should not be trusted.
+    packaging : Packaging or None
+        How the registered version can be loaded elsewhere; None as long as that was not looked at.
+    onnx : str
+        Whether there is an ONNX file, and why not, if there is none.
+    """
+
+    project: str
+    task: Task
+    version: int
+    run: str
+    trigger: str
+    trained: tuple[int, int]
+    recipe: Recipe
+    checks: DataReport
+    evaluation: Evaluation
+    gates: Sequence[GateResult]
+    slices: CardSlices
+    curves: Curves
+    importance: Importance | None
+    importance_problem: str
+    limits: list[str]
+    packaging: Packaging | None = None
+    onnx: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        known = self.importance
+        content = {
+            "project": self.project,
+            "task": self.task,
+            "version": self.version,
+            "mlflow_run": self.run,
+            "trigger": self.trigger,
+            "trained": {"from": self.trained[0], "to": self.trained[1], **self._recipe_json()},
+            "data": {"rows": dict(self.checks.rows), "spans": {k: list(v) for k, v in self.checks.spans.items()}},
+            "features": {name: dict(facts) for name, facts in self.checks.features.items()},
+            "evaluation": {k: v for k, v in self.evaluation.as_json().items() if k != "slices"},
+            "gates": [result.as_json() for result in self.gates],
+            "slices": asdict(self.slices),
+            "curves": asdict(self.curves),
+            "importance": None if known is None else _importance_json(known),
+            "importance_problem": self.importance_problem or None,
+            "limits": self.limits,
+            "packaging": None if self.packaging is None else asdict(self.packaging),
+            "onnx": self.onnx or None,
+        }
+        found: dict[str, Any] = finite(content)
+        return found
+
+    def _recipe_json(self) -> Mapping[str, Any]:
+        content = self.recipe.as_json()
+        return {name: value for name, value in content.items() if name not in ("project", "settings")}
+
+
+def card_of(project: Project, material: Material) -> Card:
+    """Work out a card; asks the challenger about the held-out rows."""
+    settings, evaluation = project.settings, material.evaluation
+    rows, predictions = _answered(material.challenger, material.holdout)
+    baseline = trivial(settings.task, material.train_outcomes)
+    slices = card_slices(rows, predictions, baseline, evaluation.slices, settings)
+    found, problem = _importance(material, rows, settings.batch.seed)
+    trained = _trained(material)
+    used = material.rows.take(material.rows.event_time >= trained[0])
+    known = Known(settings, used.outcomes, trained, material.checks, evaluation, slices, found)
+    return Card(
+        project=settings.name,
+        task=settings.task,
+        version=material.version,
+        run=material.run,
+        trigger=material.trigger,
+        trained=trained,
+        recipe=material.recipe,
+        checks=material.checks,
+        evaluation=evaluation,
+        gates=[replace(gate, reason=shown(gate.reason, settings)) for gate in material.gates],
+        slices=slices,
+        curves=curves_of(settings.task, predictions, rows.outcomes),
+        importance=found,
+        importance_problem=problem,
+        limits=limits_of(known),
+    )
+
+
+def _answered(model: FittedModel, rows: Examples) -> tuple[Examples, list[Prediction]]:
+    """Return the rows on which it predicts something finite, and what."""
+    predictions = model.predict_frame(rows.frame) if len(rows) else []
+    sane = np.array([is_sane(one) for one in predictions], dtype=bool)
+    return rows.take(sane), [one for one, fine in zip(predictions, sane, strict=True) if fine]
+
+
+def _importance(material: Material, rows: Examples, seed: int) -> tuple[Importance | None, str]:
+    try:
+        found = importance(material.challenger, rows, seed)
+    except RegistryError as error:  # a project's own model may not take what no event has
+        return None, str(error)
+    return found, "" if found else "there are no held-out rows"
+
+
+def _trained(material: Material) -> tuple[int, int]:
+    first = int(material.rows.event_time.min())
+    return max(first, material.recipe.candidate["start"] or first), data_cut(material.rows)
+
+
+def _importance_json(found: Importance) -> dict[str, Any]:
+    features = [
+        {**asdict(one), "mean": one.mean, "spread": one.spread, "sure": one.is_sure} for one in found.features
+    ]
+    return {**asdict(found), "features": features}
