@@ -19,13 +19,14 @@ from streaming.decisions import ScriptedOrder, check_step
 from streaming.erasure import Erasures
 from streaming.experts import build_experts
 from streaming.journal import Ownership, Script, TakeOver, journal_record, read_script
-from streaming.machine import Machine, State
+from streaming.machine import Machine
 from streaming.partition import Partition, Place
 from streaming.phases import Phases
 from streaming.privacy_guard import guard
 from streaming.regaining import PATIENCE_S
 from streaming.relearning import Unlearner
 from streaming.shadow import ShadowModels
+from streaming.state import State
 from streaming.table_writer import table_app
 from streaming.transport import Broker, Consumer, Membership, Publisher, TopicPartition
 

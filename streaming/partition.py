@@ -30,12 +30,13 @@ from streaming.erasure import Erasures, name_in
 from streaming.intake import Intake
 from streaming.journal import Erase, Follow, Ownership, digest_of
 from streaming.key_check import KeyCheck
-from streaming.machine import Machine, State
+from streaming.machine import Machine
 from streaming.messages import messages_of
 from streaming.phases import Phases
 from streaming.regaining import ModelOf, Regaining
 from streaming.relearning import Unlearner
 from streaming.shadow import Missing
+from streaming.state import State
 from streaming.table_writer import TableWriter
 from streaming.transport import Publisher, RawRecord, TopicPartition
 
@@ -216,7 +217,7 @@ class Partition:
     @property
     def serving_champion(self) -> int | None:
         """Version that serves now."""
-        return self._machine.champion_version
+        return self._machine.models.champion_version
 
     def work(self) -> int:
         """Step through a batch of what is ready; return the number of records."""
@@ -387,9 +388,9 @@ class Partition:
             "scored": state.scores.rows,
             "champion": self.serving_champion,
             "foreign_key": self._keys.found,
-            "champion_failures": self._machine.champion_failures,
+            "champion_failures": self._machine.models.champion_failures,
             "shadows": state.following,
-            "shadow_failures": self._machine.shadow_failures,
+            "shadow_failures": self._machine.models.shadow_failures,
             "silenced": {expert.name: expert.silenced for expert in state.experts if expert.silenced},
             "unlearned": len(state.unlearned),
             "resets": {expert.name: expert.resets for expert in state.experts if expert.resets},
@@ -457,6 +458,6 @@ class Partition:
         for record in self._script.drain():
             self._live.push(record)
         self._script = None
-        for role, model in self._machine.followed.items():
+        for role, model in self._machine.models.followed.items():
             if isinstance(model, Missing):
                 self._do(Decision(Follow(role, None)))
