@@ -28,9 +28,9 @@ from core.project import Project
 from core.settings import Settings
 from core.spans import window_origin
 from streaming.books import Books
-from streaming.machine import State
 from streaming.phases import Phases
 from streaming.snapshot_file import SnapshotFile, load_key
+from streaming.state import State
 from streaming.state_store import open_store
 
 _KEPT = 2
