@@ -3,8 +3,9 @@
 It stands for the fit on all rows, so what it is given is drawn evenly from all of them. What counts is the loss in
 the company of the online experts (:mod:`flows.company`): a model that says what they say already adds nothing.
 
-The best is then also tried on the latest part of the latest rows alone: after a turn, all of history would keep the old
-world alive in the model. Less history has to be clearly better: the latest rows may only be another season.
+The best is then tried without the features that it owes nothing to (:mod:`flows.selection`), and on the latest part of
+the latest rows alone: after a turn, all of history would keep the old world alive in the model. Less history has to be
+clearly better: the latest rows may only be another season.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.batch_model import used_features
 from core.errors import HeadraceError
 from core.project import Project
 from flows.candidates import Candidate
 from flows.company import Company
 from flows.examples import Examples
+from flows.fitting import fit
+from flows.selection import NOTHING, idle, selectable
 from flows.spaces import families
 from flows.splits import Split, folds, inner_split
-from flows.trials import Fold, Trial, said, try_on
+from flows.trials import Fold, Trial, mean_of, said, try_on
 
 if TYPE_CHECKING:
     from flows.study import Draw, Study
@@ -66,12 +70,16 @@ def search(
     HeadraceError
         If no candidate could be fitted and scored; the message has each one's reason.
     """
-    trials = _Search(project, train, progress, clock).run()
+    tries = _Search(project, train, progress, clock)
+    trials = tries.run()
     scored = [trial for trial in trials if trial.loss is not None]
     if not scored:
         reasons = dict.fromkeys(f"{trial.candidate.family}: {trial.reason}" for trial in trials)
         raise HeadraceError(f"no candidate could be fitted: {'; '.join(reasons)}")
     best = min(scored, key=_loss)
+    if (fewer := tries.with_fewer_features(best)) is not None:
+        trials.append(fewer)
+        best = fewer if fewer.loss is not None and fewer.loss <= (1.0 + NOTHING) * _loss(best) else best
     shorter = _on_the_latest(project, best, train, progress)
     return SearchResult(_clearly_better(shorter) or best, trials + shorter)
 
@@ -110,6 +118,19 @@ class _Search:
             line = said(trials[-1], self._project.settings.clock)
             self._progress(f"trial {number + 1} of {self._budget}: {line}")
         return trials
+
+    def with_fewer_features(self, best: Trial) -> Trial | None:
+        """Try the best without the features that it does as well without; None where it needs each."""
+        settings, features = self._project.settings, selectable(self._project.settings)
+        if not features or self._late:
+            return None
+        fitted = [(fit(self._project, best.candidate, fold.earlier), fold.later) for fold in self._folds]
+        without = idle(fitted, features, settings.batch.seed)
+        if not without or len(without) == len(used_features(settings.batch_kinds)):
+            return None
+        trial = mean_of([try_on(self._project, replace(best.candidate, without=without), fold) for fold in self._folds])
+        self._progress(f"with fewer features: {said(trial, settings.clock)}")
+        return trial
 
     @property
     def _late(self) -> bool:

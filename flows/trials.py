@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from core.clocks import Clock
 from core.errors import HeadraceError
 from core.metrics import METRICS, score
 from core.predictions import is_sane
 from core.project import Project
+from core.wording import listed
 from flows.candidates import Candidate
 from flows.company import Company
 from flows.examples import Examples
@@ -63,12 +67,21 @@ def try_on(project: Project, candidate: Candidate, fold: Fold) -> Trial:
     return Trial(candidate, loss)
 
 
+def mean_of(trials: Sequence[Trial]) -> Trial:
+    """Return the trials of one candidate on several folds as one; one without a loss where a fold has none."""
+    if failed := next((trial for trial in trials if trial.loss is None), None):
+        return failed
+    losses = tuple(trial.loss for trial in trials if trial.loss is not None)
+    return Trial(trials[0].candidate, float(np.mean(losses)), None, losses)
+
+
 def said(trial: Trial, clock: Clock) -> str:
     """Return a trial as a line of the log."""
     candidate = trial.candidate
     history = "" if candidate.start is None else f" from {clock.moment(candidate.start)} on"
+    without = f" without {listed(candidate.without)}" if candidate.without else ""
     result = trial.reason if trial.loss is None else f"loss {trial.loss:.5f}"
-    return f"{candidate.family} {candidate.trial}{history}: {result}"
+    return f"{candidate.family} {candidate.trial}{history}{without}: {result}"
 
 
 def described(trial: Trial) -> dict[str, Any]:
@@ -79,6 +92,7 @@ def described(trial: Trial) -> dict[str, Any]:
         "trial": candidate.trial,
         "params": dict(candidate.params),
         "start": candidate.start,
+        "without": list(candidate.without),
         "loss": trial.loss,
         "folds": list(trial.folds),
         "reason": trial.reason,
