@@ -17,8 +17,9 @@ from core.predictions import FeatureValue
 from core.project import Project
 from streaming.decisions import BATCH
 from streaming.join import Predicted
-from streaming.machine import Machine, State
+from streaming.machine import Machine
 from streaming.replay import Item
+from streaming.state import State
 from streaming.transport import RawRecord
 
 MachineOf = Callable[[Project], Machine]

@@ -29,8 +29,10 @@ from core.strict_json import shorten
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, milliseconds, prediction_column, prediction_of
 from streaming.decisions import BATCH
 from streaming.experts import build_experts
-from streaming.machine import DeadLetter, Machine, Output, State
+from streaming.machine import Machine
+from streaming.outputs import DeadLetter, Output
 from streaming.replay import Item, encode_payload
+from streaming.state import State
 from streaming.table_writer import TableWriter
 from streaming.transport import RawRecord
 

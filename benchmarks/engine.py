@@ -30,7 +30,8 @@ from core.features import load_features
 from core.project import Project
 from streaming.experts import build_experts
 from streaming.kafka_client import KafkaBroker
-from streaming.machine import Machine, State
+from streaming.machine import Machine
+from streaming.state import State
 from streaming.topics import ensure_topics
 from streaming.transport import OutRecord, RawRecord
 from streaming.worker import Worker

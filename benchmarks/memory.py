@@ -29,7 +29,8 @@ import psutil
 from core.features import load_features
 from core.project import Project, load_project
 from streaming.experts import build_experts
-from streaming.machine import Machine, State
+from streaming.machine import Machine
+from streaming.state import State
 from streaming.transport import RawRecord
 
 BATCH = 256

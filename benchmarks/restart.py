@@ -26,7 +26,8 @@ from core.project import Project, load_project
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.experts import build_experts
 from streaming.join import Predicted
-from streaming.machine import Machine, State
+from streaming.machine import Machine
+from streaming.state import State
 from streaming.transport import RawRecord
 
 START = 1_700_000_000_000

@@ -27,6 +27,7 @@ from flows.digests import rows_digest
 from flows.energy import Meter
 from flows.evaluation import Evaluation, evaluate
 from flows.examples import Examples
+from flows.fitting import fit, rows_of
 from flows.gates import champion_gate, check_gates, servable_gate
 from flows.incumbent import Incumbent, load_incumbent
 from flows.lease import Lease
@@ -35,7 +36,7 @@ from flows.provenance import code_version
 from flows.recipe import Recipe, recipe_of, sampled_digest
 from flows.records import data_cut, records_of, registration
 from flows.references import Validation, volume_of, write_reference
-from flows.search import SearchResult, fit, rows_of, search
+from flows.search import SearchResult, search
 from flows.stops import GatesPassed, NotPromoted
 from flows.training_data import TrainingData
 from monitoring.calibration import calibrations

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from streaming.journal import Action, Entry, digest_of, journal_record
-from streaming.machine import Output
+from streaming.outputs import Output
 from streaming.phases import Phases
 from streaming.transport import OutRecord, Publisher, TopicPartition
 

@@ -16,8 +16,9 @@ from core.models import SHADOWS, BatchModel
 from core.settings import Settings
 from streaming.champion import Champion
 from streaming.journal import Action, Batch, Entry, Erase, Follow, Swap, Tick, Unlearn, picks_of
-from streaming.machine import Machine, Output
+from streaming.machine import Machine
 from streaming.ordering import Merger, is_clock
+from streaming.outputs import Output
 from streaming.relearning import Unlearner
 from streaming.transport import RawRecord
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from streaming.machine import State
+from streaming.state import State
 
 _BY_NAME = (type, types.FunctionType)
 _BATCH = 4096

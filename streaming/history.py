@@ -46,7 +46,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """An example that was learned; `step` is that of its prediction, times in ms; see `streaming.machine.Example`."""
+    """An example that was learned; `step` is that of its prediction, times in ms; see `streaming.outputs.Example`."""
 
     step: int
     id: str

@@ -43,8 +43,10 @@ from streaming.ingest_order import Spool
 from streaming.ingest_rows import Row, RowReader, wanted_columns
 from streaming.ingest_tally import Ingested, Tally, Written
 from streaming.join import LabelJoin, Predicted
-from streaming.machine import Correction, DeadLetter, Example, Kept, Machine, Output, State
+from streaming.machine import Machine
+from streaming.outputs import Correction, DeadLetter, Example, Kept, Output
 from streaming.privacy_guard import guard
+from streaming.state import State
 from streaming.table_writer import TableWriter
 from streaming.transport import RawRecord
 

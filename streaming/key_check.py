@@ -9,7 +9,7 @@ from functools import partial
 from core.pseudonyms import Pseudonyms
 from core.settings import Settings
 from streaming.join import Predicted
-from streaming.machine import Output
+from streaming.outputs import Output
 from streaming.topics import foreign_key
 from streaming.transport import RawRecord
 

@@ -18,7 +18,7 @@ from streaming.shadow import Shadows, members_of
 
 
 class Learners(Protocol):
-    """What of a state learns; :class:`streaming.machine.State` has it."""
+    """What of a state learns; :class:`streaming.state.State` has it."""
 
     experts: list[Expert]
     blend: Blend

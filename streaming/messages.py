@@ -11,7 +11,7 @@ from core.models import CHAMPION
 from core.reasons import REASON_HEADER
 from core.settings import Settings
 from streaming.join import Predicted
-from streaming.machine import DeadLetter, Output
+from streaming.outputs import DeadLetter, Output
 from streaming.transport import OutRecord
 
 MAX_DEAD_LETTER_BYTES = 900_000

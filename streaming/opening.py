@@ -15,17 +15,20 @@ from core.pseudonyms import Pseudonyms
 from core.store import TableStore
 from core.tables import CORRECTIONS, EVENTS, EXAMPLES, PREDICTIONS
 from streaming.checkpoint import Checkpoints, Snapshot
+from streaming.course import Course, Place
 from streaming.decisions import ScriptedOrder, check_step
 from streaming.erasure import Erasures
 from streaming.experts import build_experts
 from streaming.journal import Ownership, Script, TakeOver, journal_record, read_script
-from streaming.machine import Machine, State
-from streaming.partition import Partition, Place
+from streaming.machine import Machine
+from streaming.partition import Partition
 from streaming.phases import Phases
 from streaming.privacy_guard import guard
 from streaming.regaining import PATIENCE_S
 from streaming.relearning import Unlearner
+from streaming.rows import Rows
 from streaming.shadow import ShadowModels
+from streaming.state import State
 from streaming.table_writer import table_app
 from streaming.transport import Broker, Consumer, Membership, Publisher, TopicPartition
 
@@ -113,23 +116,41 @@ class Opener:
         places = [TopicPartition(topic, number) for topic in self.project.settings.input_topics]
         self._begin_where_kept(state, places, repeats=bool(script.entries))
         published = None if exactly_once else {p.topic: at for p, at in self.reader.committed(places).items()}
+        return self._partition(number, snapshot, script, state, publisher, pseudonyms, published)
+
+    def _partition(
+        self,
+        number: int,
+        snapshot: Snapshot | None,
+        script: Script,
+        state: State,
+        publisher: Publisher,
+        pseudonyms: Pseudonyms | None,
+        published: dict[str, int] | None,
+    ) -> Partition:
+        """Wire a partition together; `published` is None where the broker has transactions."""
         shadow = ShadowModels(self.champion, PATIENCE_S)
-        return Partition(
-            self.project,
-            Place(number, self.partitions, self.cluster_id, script.at),
-            Machine(self.project.settings, load_features(self.project), state, pseudonyms, self.erasures.name),
-            ScriptedOrder(self.project.settings.input_topics, script.entries, self.champion, shadow),
+        place = Place(number, self.partitions, self.cluster_id, script.at)
+        rows = Rows(self.project, number, state, self.erasures, self.phases)
+        unlearner = Unlearner(self.project, number, self.checkpoints, self.phases)
+        settings = self.project.settings
+        course = Course(
+            settings,
+            place,
+            Machine(settings, load_features(self.project), state, pseudonyms, self.erasures.name),
+            ScriptedOrder(settings.input_topics, script.entries, self.champion, shadow),
             snapshot.journal if snapshot and script.entries else script.next_offset,
             publisher,
             self.champion,
             shadow,
-            Unlearner(self.project, number, self.checkpoints, self.phases),
+            unlearner,
+            rows,
             published=published,
             verify=snapshot is None or not snapshot.rebuilt,
             phases=self.phases,
             lockstep=self.lockstep,
-            erasures=self.erasures,
         )
+        return Partition(settings, place, course, rows, unlearner, self.phases, exactly_once=published is None)
 
     def _script(self, number: int, snapshot: Snapshot | None, publisher: Publisher) -> Script:
         """Write into the journal that the partition is ours, and read it up to there."""

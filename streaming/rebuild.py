@@ -19,9 +19,9 @@ from core.store import TableStore
 from streaming.checkpoint import Checkpoints, Snapshot, goes_on, portable_part
 from streaming.experts import build_experts
 from streaming.history import Asked, History, Learned
-from streaming.machine import State
 from streaming.relearning import Relearning
 from streaming.snapshot_file import SnapshotFile
+from streaming.state import State
 
 Tell = Callable[[int, int], None]
 

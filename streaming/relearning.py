@@ -27,8 +27,8 @@ from streaming.history import Asked, History, Learned
 from streaming.join import Predicted
 from streaming.journal import Unlearn
 from streaming.learning import Learners, learn_event
-from streaming.machine import State
 from streaming.phases import Phases
+from streaming.state import State
 
 _SIGN_OF_LIFE = 256
 _log = logging.getLogger("headrace.worker")

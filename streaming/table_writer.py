@@ -31,7 +31,7 @@ from core.tables import (
     shadow_columns,
 )
 from streaming.join import Predicted
-from streaming.machine import Correction, Example, Kept, Output
+from streaming.outputs import Correction, Example, Kept, Output
 from streaming.shadow import Shadowed
 
 _Row = TypeVar("_Row", Predicted, Example, Correction, Kept)

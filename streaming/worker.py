@@ -227,12 +227,12 @@ class Worker:
 
     def _assign(self, consumer: Consumer) -> None:
         """Read every partition's topics, each from behind what waits in this worker."""
-        consumer.assign({tp: at for p in self._partitions.values() for tp, at in p.read_from().items()})
+        consumer.assign({tp: at for p in self._partitions.values() for tp, at in p.course.read_from().items()})
         self._paused, self._reassign = set(), False
 
     def _hold_back(self, consumer: Consumer) -> None:
         """Do not poll topics that are far ahead of the others."""
-        full = {tp for partition in self._partitions.values() for tp in partition.full()}
+        full = {tp for partition in self._partitions.values() for tp in partition.course.full()}
         if full != self._paused:
             consumer.pause(full)
             self._paused = full
@@ -246,9 +246,9 @@ class Worker:
         self._last_poll = time.monotonic()
         if len(records) >= _POLL_RECORDS or own_work_s > self._settings.order.max_wait / 2000:
             for partition in partitions.values():
-                partition.excuse_silence()
+                partition.course.excuse_silence()
         for record in records:
-            partitions[record.partition].push(record)
+            partitions[record.partition].course.push(record)
 
     def _offer_champion(self) -> None:
         if self._watcher is None:
@@ -257,7 +257,7 @@ class Worker:
         known = shadows if champion is None else {CHAMPION: champion, **shadows}
         self._line_up = {role: one.model.version for role, one in known.items()}
         for partition in self._partitions.values():
-            partition.offer(champion, shadows)
+            partition.course.offer(champion, shadows)
 
     def _each(self, action: Callable[[Partition], None]) -> None:
         """Do something with each partition.
@@ -270,7 +270,7 @@ class Worker:
                 action(partition)
             except BrokerError as error:
                 fenced = isinstance(error, FencedError)
-                if not (fenced or partition.has_committed):
+                if not (fenced or partition.course.has_committed):
                     raise
                 self._drop(number, f"{'was taken over' if fenced else 'is opened anew'} ({error})")
                 self._reopen_later(number)
@@ -280,9 +280,9 @@ class Worker:
         self._reopen_at[number] = time.monotonic() + _REOPEN_SHARE * self._settings.state.session_timeout / 1000
 
     def _commit_if_wanted(self, partition: Partition) -> None:
-        partition.settle()
-        if partition.wants_commit:
-            partition.commit()
+        partition.course.settle()
+        if partition.course.wants_commit:
+            partition.course.commit()
 
     def _settle(self) -> None:
         """Flush, snapshot and say how it goes, each in its own time; a full disk is waited out."""
@@ -354,7 +354,7 @@ class Worker:
                 "cluster_id": self._cluster_id,
                 "guarantee": self._settings.state.guarantee,
                 "champion": _common(part.serving_champion for part in partitions.values()),
-                "champion_ready": _common(part.ready_champion for part in partitions.values()),
+                "champion_ready": _common(part.course.ready_champion for part in partitions.values()),
                 "line_up": self._line_up,
                 "champion_problem": self._watcher.problem if self._watcher else None,
                 "records": self._records,

@@ -11,8 +11,8 @@ import headrace
 from core.records import BadRecord
 from streaming.embedded import EmbeddedBroker
 from streaming.kafka_client import KafkaBroker
-from streaming.machine import DeadLetter
 from streaming.messages import dead_letter_message
+from streaming.outputs import DeadLetter
 from streaming.transport import RawRecord, TopicPartition
 
 PROJECT = "name: tiny\nid: id\ntime: t\nfields: {x: number}\nlabel: {path: y}\n"

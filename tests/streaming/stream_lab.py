@@ -16,7 +16,8 @@ from core.features import load_features
 from core.predictions import Features, Prediction
 from core.project import Project, load_project
 from streaming.experts import build_experts
-from streaming.machine import Machine, State
+from streaming.machine import Machine
+from streaming.state import State
 from streaming.transport import OutRecord, RawRecord
 
 START = 1_700_000_000_000

@@ -19,8 +19,8 @@ from test_kafka_batches import GZIP, STAMP, batch, bomb
 from core.reasons import UNREADABLE_HEADER
 from streaming.join import Predicted
 from streaming.kafka_consumer import raw_record
-from streaming.machine import Correction, DeadLetter, Example
 from streaming.messages import dead_letter_message, prediction_message
+from streaming.outputs import Correction, DeadLetter, Example
 from streaming.transport import RawRecord
 
 NESTED = b"[" * 100_000 + b"]" * 100_000

@@ -24,9 +24,9 @@ from streaming.dead_letters import (
     replay,
     replayed,
 )
-from streaming.machine import DeadLetter
 from streaming.memory_broker import MemoryBroker
 from streaming.messages import MAX_DEAD_LETTER_BYTES, MAX_EXTRA_BYTES, dead_letter_message
+from streaming.outputs import DeadLetter
 from streaming.transport import OutRecord, RawRecord
 
 DEAD = "small.dead-letters"

@@ -21,7 +21,7 @@ from core.blend import Blend
 from core.loop_settings import BlendSettings
 from core.store import TableStore
 from core.tables import EXAMPLES
-from streaming.machine import Example
+from streaming.outputs import Example
 from streaming.table_writer import TableWriter
 
 ANSWERS = {"binary": 0.9, "regression": 2.5, "multiclass": {"low": 0.25, "high": 0.75}}

@@ -165,7 +165,7 @@ def test_the_same_whatever_the_batches_with_a_champion_that_sees_them(tmp_path, 
         machine.swap(FakeChampion(answer=answer))
         machine.follow("challenger", FakeChampion(2, lambda row: 0.5 / (1.0 + row["n"])))
         outputs = run_in_pieces(machine, records, sizes)
-        return digest(machine.state), digest(outputs), machine.champion_failures, machine.shadow_failures
+        return digest(machine.state), digest(outputs), machine.models.champion_failures, machine.models.shadow_failures
 
     expected = run([1])
 

@@ -28,7 +28,7 @@ from stream_lab import (
 
 from core.metrics import loss
 from streaming.join import Predicted
-from streaming.machine import Correction, DeadLetter, Example
+from streaming.outputs import Correction, DeadLetter, Example
 from streaming.serving import SERVED
 
 HOUR = 60 * MINUTE

@@ -56,7 +56,7 @@ def test_the_same_records_give_the_same_bits_in_any_batches(tmp_path, task):
         machine = make_machine(project)
         machine.swap(FakeChampion(answer=answer))
         outputs = run_in_pieces(machine, records, sizes)
-        return digest(machine.state), digest(outputs), machine.champion_failures
+        return digest(machine.state), digest(outputs), machine.models.champion_failures
 
     expected = run([1])
     assert expected[2] > 0
@@ -97,7 +97,8 @@ IN_A_PROCESS = """
 import sys, tempfile, pickle, pathlib
 sys.path[:0] = sys.argv[1:3]
 from stream_lab import *
-from streaming.machine import Machine, Predicted
+from streaming.machine import Machine
+from streaming.join import Predicted
 online = ["linear", "tree", "forest", "prior", "no_change"]
 project = make_project(pathlib.Path(sys.argv[3]), "multiclass", online=online)
 records, machine = as_raw(easy_stream("multiclass", 150)), make_machine(project)

@@ -52,7 +52,7 @@ def test_a_champion_that_answers_nonsense_is_silenced(tmp_path, task, nonsense):
     machine.swap(FakeChampion(1, lambda row: next(answers)))
     made = outputs_of(machine, [event(n + 1, f"e{n}", START) for n in range(len(nonsense))], Predicted)
     assert all(p.predictions.keys() == {"prior"} and p.champion_version is None for p in made)
-    assert machine.champion_failures == len(nonsense)
+    assert machine.models.champion_failures == len(nonsense)
 
 
 def test_a_champion_of_a_regression_is_held_near_the_labels_seen(tmp_path):
@@ -76,7 +76,7 @@ def test_a_champion_that_raises_or_returns_too_few_rows_stops_nothing(tmp_path, 
     machine.swap(Broken())
     made = outputs_of(machine, [event(n, f"e{n}", START) for n in range(5)], Predicted)
     assert [p.predictions.keys() for p in made] == [{"prior"}] * 5
-    assert machine.champion_failures == 5
+    assert machine.models.champion_failures == 5
 
 
 # experts that go wrong

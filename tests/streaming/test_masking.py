@@ -14,10 +14,10 @@ from core.pseudonyms import Pseudonyms
 from core.records import BadRecord
 from streaming import dead_letters
 from streaming.dead_letters import originals, plain_publish, read_for_replay, read_letters, replay
-from streaming.machine import DeadLetter
 from streaming.masking import Mask
 from streaming.memory_broker import MemoryBroker
 from streaming.messages import dead_letter_message
+from streaming.outputs import DeadLetter
 from streaming.transport import OutRecord, RawRecord
 
 KEY = Pseudonyms(b"0123456789abcdef")

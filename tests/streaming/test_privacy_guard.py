@@ -11,8 +11,8 @@ from worker_lab import JOURNAL, PREDICTED, fill, rows_of, run, with_clocks
 from core.errors import CheckpointError, SettingsError
 from core.pseudonyms import Pseudonyms
 from core.tables import EXAMPLES
+from streaming.join import Predicted
 from streaming.key_check import KeyCheck
-from streaming.machine import Predicted
 from streaming.memory_broker import MemoryBroker
 from streaming.transport import OutRecord, RawRecord
 

@@ -126,7 +126,7 @@ def test_one_that_fails_is_counted_and_its_blend_is_that_without_it(tmp_path, wh
         for output in step_through(machine, as_raw(easy_stream("binary", 60)), {})
         if isinstance(output, Predicted)
     ]
-    assert machine.shadow_failures == {"challenger": 60}
+    assert machine.models.shadow_failures == {"challenger": 60}
     assert all(one.shadows["challenger"] == Shadowed(2, None, one.served) for one in made), (
         "there is no champion either"
     )

@@ -8,7 +8,7 @@ from core.errors import StoreError
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, corrections_schema, examples_schema, predictions_schema
 from streaming.join import Predicted
-from streaming.machine import Correction, Example
+from streaming.outputs import Correction, Example
 from streaming.table_writer import TableWriter
 
 

@@ -237,7 +237,7 @@ def test_a_state_that_cannot_be_trusted_stops_the_start(tmp_path):
 def test_the_snapshot_and_the_committed_offsets_agree(tmp_path):
     project, broker = make_project(tmp_path), fill(MemoryBroker(), with_clocks(easy_stream("binary", 50)))
     worker = run(project, broker)
-    places = worker.partitions[0].positions()
+    places = worker.partitions[0].course.positions()
     assert broker.committed("headrace-small", places) == places
     assert Checkpoints(project).load(0).state.positions == {place.topic: at for place, at in places.items()}
     ends = {topic: len(broker.records(topic)) for topic in (EVENTS, LABELS)}
