@@ -16,6 +16,7 @@ _COMMANDS = {
     "dead-letters": "cli.dead_letters:dead_letters",
     "demo": "cli.demo:demo",
     "erase": "cli.erase:erase",
+    "explain": "cli.explain:explain",
     "features": "cli.features:features",
     "history": "cli.history:history",
     "ingest": "cli.ingest:ingest",

@@ -15,7 +15,7 @@ from core.predictions import Prediction, is_sane
 from core.project import Project
 from core.setting_types import Task
 from flows.card.curves import Curves, curves_of
-from flows.card.importance import Importance, importance
+from flows.card.importance import Ranking, ranked
 from flows.card.limits import Known, limits_of
 from flows.card.slices import CardSlices, card_slices, shown
 from flows.checks.report import DataReport
@@ -77,7 +77,7 @@ class Card:
         Which rows, which parameters, which code.
     checks : DataReport
         Rows, spans, and what was measured of each feature.
-    importance : Importance or None
+    importance : Ranking or None
         Of the challenger; None with `importance_problem`, if it could not be measured.
     limits : list of str
         Where it should not be trusted.
@@ -99,7 +99,7 @@ class Card:
     gates: Sequence[GateResult]
     slices: CardSlices
     curves: Curves
-    importance: Importance | None
+    importance: Ranking | None
     importance_problem: str
     limits: list[str]
     packaging: Packaging | None = None
@@ -144,7 +144,8 @@ def card_of(project: Project, material: Material) -> Card:
     found, problem = _importance(material, rows, settings.batch.seed)
     trained = _trained(material)
     used = material.rows.take(material.rows.event_time >= trained[0])
-    known = Known(settings, used.outcomes, trained, material.checks, evaluation, slices, found)
+    without = material.recipe.candidate.get("without") or ()
+    known = Known(settings, used.outcomes, trained, material.checks, evaluation, slices, found, without)
     return Card(
         project=settings.name,
         task=settings.task,
@@ -171,9 +172,9 @@ def _answered(model: FittedModel, rows: Examples) -> tuple[Examples, list[Predic
     return rows.take(sane), [one for one, fine in zip(predictions, sane, strict=True) if fine]
 
 
-def _importance(material: Material, rows: Examples, seed: int) -> tuple[Importance | None, str]:
+def _importance(material: Material, rows: Examples, seed: int) -> tuple[Ranking | None, str]:
     try:
-        found = importance(material.challenger, rows, seed)
+        found = ranked(material.challenger, rows, seed, material.recipe.candidate.get("without") or ())
     except RegistryError as error:  # a project's own model may not take what no event has
         return None, str(error)
     return found, "" if found else "there are no held-out rows"
@@ -184,8 +185,6 @@ def _trained(material: Material) -> tuple[int, int]:
     return max(first, material.recipe.candidate["start"] or first), data_cut(material.rows)
 
 
-def _importance_json(found: Importance) -> dict[str, Any]:
-    features = [
-        {**asdict(one), "mean": one.mean, "spread": one.spread, "sure": one.is_sure} for one in found.features
-    ]
+def _importance_json(found: Ranking) -> dict[str, Any]:
+    features = [{**asdict(one), "mean": one.mean, "spread": one.spread, "sure": one.is_sure} for one in found.features]
     return {**asdict(found), "features": features}

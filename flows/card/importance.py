@@ -1,29 +1,20 @@
-"""What a model uses: by how much its loss rises when one feature's values are shuffled among held-out rows. Pure.
+"""What a version uses: its features, ranked by how much worse it predicts held-out rows where they are shuffled. Pure.
 
-Permutation importance (Breiman 2001; of held-out rows, as in Fisher, Rudin & Dominici 2019). Two features that say the
-same share their importance or hide each other's: each is shuffled by itself. The rows, and so the seconds, are bounded:
-with many features fewer rows are asked about.
+The rows, and so the seconds, are bounded: with many features fewer rows are asked about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.batch_model import FittedModel
-from core.metrics import loss
-from core.predictions import Outcome
 from flows.examples import Examples
-from flows.references import sample
+from flows.importance import MOST_ROWS, REPEATS, importance
+from flows.selection import NOTHING
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-REPEATS = 5
-MAX_ROWS = 2_000
 _MAX_PREDICTIONS = 250_000
 _FEWEST_ROWS = 100
 
@@ -38,10 +29,13 @@ class FeatureImportance:
         Its name.
     rises : list of float
         By how much the mean loss rises, for each shuffle.
+    loss : float
+        The mean loss without any.
     """
 
     feature: str
     rises: list[float]
+    loss: float
 
     @property
     def mean(self) -> float:
@@ -55,18 +49,18 @@ class FeatureImportance:
 
     @property
     def is_sure(self) -> bool:
-        """Whether it is more than twice its spread above nothing.
+        """Whether it is more than twice its spread, and more than what selection takes for nothing.
 
         Examples
         --------
-        >>> FeatureImportance("delay", [0.2, 0.21]).is_sure, FeatureImportance("noise", [0.01, -0.01]).is_sure
+        >>> FeatureImportance("delay", [0.2, 0.21], 0.5).is_sure, FeatureImportance("noise", [0.01, -0.01], 0.5).is_sure
         (True, False)
         """
-        return self.mean > 2.0 * self.spread
+        return self.mean > max(2.0 * self.spread, NOTHING * self.loss)
 
 
 @dataclass(frozen=True)
-class Importance:
+class Ranking:
     """Every feature's, the most important first.
 
     Attributes
@@ -87,52 +81,37 @@ class Importance:
     features: list[FeatureImportance]
 
 
-def importance(model: FittedModel, rows: Examples, seed: int, repeats: int = REPEATS) -> Importance | None:
-    """Shuffle each feature among a sample of rows; None without rows. The same rows and seed give the same.
+def ranked(model: FittedModel, rows: Examples, seed: int, without: Collection[str] = ()) -> Ranking | None:
+    """Shuffle each feature among some of the rows; None without rows. The same rows and seed give the same.
 
     Parameters
     ----------
     model : FittedModel
         One that has not seen these rows.
+    without : collection of str
+        Features that it does without.
 
     Raises
     ------
     RegistryError
         If the pipeline fails on the rows.
     """
-    names = list(rows.frame.columns)
-    if not len(rows):
+    names = [name for name in rows.frame.columns if name not in without]
+    most = rows_for(len(names))
+    some = rows.take(np.unique(np.linspace(0, max(len(rows) - 1, 0), most).round().astype(int))[: len(rows)])
+    found = importance(model, some, names, seed=seed, repeats=REPEATS)
+    if found is None:
         return None
-    some = rows.take(np.array(sample(len(rows), seed, rows_for(len(names), repeats))))
-    draw = np.random.default_rng(seed)
-    base = _mean_loss(model, some.frame, some.outcomes)
-    found = [FeatureImportance(name, _rises(model, some, name, base, repeats, draw)) for name in names]
-    return Importance(len(some), repeats, base, sorted(found, key=lambda one: (-one.mean, one.feature)))
+    features = [FeatureImportance(name, list(rises), found.loss) for name, rises in found.rises.items()]
+    return Ranking(len(some), REPEATS, found.loss, sorted(features, key=lambda one: (-one.mean, one.feature)))
 
 
-def rows_for(features: int, repeats: int) -> int:
+def rows_for(features: int) -> int:
     """Return how many rows are shuffled, so that the model is not asked about more than 250,000.
 
     Examples
     --------
-    >>> rows_for(16, 5), rows_for(100, 5), rows_for(5_000, 5)
+    >>> rows_for(16), rows_for(100), rows_for(5_000)
     (2000, 500, 100)
     """
-    return min(MAX_ROWS, max(_MAX_PREDICTIONS // max(features * repeats, 1), _FEWEST_ROWS))
-
-
-def _rises(
-    model: FittedModel, rows: Examples, name: str, base: float, repeats: int, draw: np.random.Generator
-) -> list[float]:
-    values = rows.frame[name].to_numpy()
-    frame = rows.frame.copy()
-    rises = []
-    for _ in range(repeats):
-        frame[name] = values[draw.permutation(len(values))]
-        rises.append(_mean_loss(model, frame, rows.outcomes) - base)
-    return rises
-
-
-def _mean_loss(model: FittedModel, frame: pd.DataFrame, outcomes: Sequence[Outcome]) -> float:
-    predictions = model.predict_frame(frame)
-    return float(np.mean([loss(one, outcome) for one, outcome in zip(predictions, outcomes, strict=True)]))
+    return min(MOST_ROWS, max(_MAX_PREDICTIONS // max(features * REPEATS, 1), _FEWEST_ROWS))

@@ -10,7 +10,7 @@ import numpy as np
 from core.predictions import Outcome
 from core.settings import Settings
 from core.wording import counted
-from flows.card.importance import Importance
+from flows.card.importance import Ranking
 from flows.card.slices import CardSlices, shown
 from flows.checks.report import DataReport
 from flows.evaluation import Evaluation
@@ -30,8 +30,10 @@ class Known:
         Labels of the rows that the registered version was fitted on.
     trained : (int, int)
         From which event on, and up to which, ms.
-    importance : Importance or None
+    importance : Ranking or None
         None where it is not known.
+    without : sequence of str
+        Features that it was fitted without.
     """
 
     settings: Settings
@@ -40,7 +42,8 @@ class Known:
     checks: DataReport
     evaluation: Evaluation
     slices: CardSlices
-    importance: Importance | None
+    importance: Ranking | None
+    without: Sequence[str] = ()
 
 
 def limits_of(known: Known) -> list[str]:
@@ -104,12 +107,14 @@ def _of_outcomes(known: Known) -> Iterator[str]:
 
 
 def _of_features(known: Known) -> Iterator[str]:
-    features = known.checks.features
+    features, settings = known.checks.features, known.settings
+    numbers = [name for name, kind in settings.batch_kinds.items() if kind == "number" and name not in known.without]
     yield from _of_missing(features)
-    yield from _of_ranges(features)
-    settings = known.settings
+    yield from _of_ranges({name: features[name] for name in numbers if name in features})
     if unused := [name for name in settings.feature_kinds if name not in settings.batch_kinds]:
-        yield f"It does not use {', '.join(unused)}: text, or for the online experts only."
+        yield f"It cannot use {_some(unused)}: text, or for the online experts only."
+    if known.without:
+        yield f"It does without {_some(known.without)}: in the search, it was no worse without."
     if known.importance is not None:
         unsure = sorted(one.feature for one in known.importance.features if not one.is_sure)
         if unsure:
@@ -162,7 +167,7 @@ def _some(names: Sequence[str]) -> str:
     Examples
     --------
     >>> _some(["a", "b"]), _some([str(n) for n in range(22)])[-20:]
-    ('a, b', ', 18, 19 and 2 others')
+    ('a, b', ' 18, 19 and 2 others')
     """
     more = f" and {len(names) - _MAX_NAMES} others" if len(names) > _MAX_NAMES else ""
     return ", ".join(names[:_MAX_NAMES]) + more

@@ -10,7 +10,7 @@ from core.markup import Markup, element, whole_page
 from core.metrics import METRICS
 from core.wording import counted
 from flows.card.facts import Card
-from flows.card.importance import FeatureImportance, Importance
+from flows.card.importance import FeatureImportance, Ranking
 from flows.card.slices import CardSlice
 from flows.gates import GateResult
 from flows.intervals import Difference
@@ -22,24 +22,24 @@ _MAX_SLICES = 60
 _STYLE = (
     STYLE
     + """
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:16px;align-items:start}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr));gap:16px;align-items:start}
 figure{margin:0}figure img{width:100%;height:auto;border-radius:6px;display:block;background:#fff}
 figcaption{font-size:13px;color:var(--quiet);margin-top:4px}
 .limits li{margin-bottom:4px}
 """
 )
 _SHOWN = {
-    "importance": "What it uses. The bars are means over the shuffles, the lines their spread; pale ones may be nothing.",
+    "importance": "What it uses. Bars are means over the shuffles, lines their spread; pale ones may be nothing.",
     "calibration": "Does a predicted probability mean what it says? Each dot is a tenth of the held-out rows.",
     "roc": "How well it tells a class from the others, whatever threshold is chosen.",
     "residuals": "What happened less what was predicted, by what was predicted.",
 }
 _NAMES = {
-    "challenger": "this version's challenger",
-    "baseline": "trivial baseline",
-    "champion": "champion",
     "blend_with_challenger": "served with the challenger",
     "blend_with_champion": "served with the champion",
+    "challenger": "the challenger by itself",
+    "champion": "the champion by itself",
+    "baseline": "always the same",
 }
 
 
@@ -116,7 +116,9 @@ def _quality(card: Card) -> list[Markup]:
     evaluation, names = card.evaluation, METRICS[card.task]
     titles = ("who", *names, "calibration error", "bias", "served with the challenger instead")
     rows = []
-    for who, metrics in evaluation.metrics.items():
+    order = [*_NAMES, *(who for who in evaluation.metrics if who not in _NAMES)]
+    for who in [who for who in order if who in evaluation.metrics]:
+        metrics = evaluation.metrics[who]
         calibration = evaluation.calibration.get(who)
         cells = [element("td", number(metrics.get(name)), class_="n") for name in names]
         cells += [
@@ -168,15 +170,16 @@ def _importance(card: Card) -> list[Markup]:
         return [title, element("p", f"What it uses is not known: {card.importance_problem}")]
     said = (
         f"Each feature was shuffled {found.repeats} times among {found.rows:,} held-out rows: by how much does the "
-        f"loss rise, from {number(found.loss)}? It says what the model uses, not what causes the outcome; features that "
-        "say the same share it. The last columns are of the rows before the hold-out."
+        f"loss rise, from {number(found.loss)}? It says what the model uses, not what causes the outcome; features "
+        "that say the same share it. Spread is over the shuffles of these rows; other rows would move it, too. The "
+        "last columns are of the rows before the hold-out."
     )
     titles = ("feature", "rise", "spread", "relative", "missing", "1 %", "median", "99 %")
     rows = [_feature(one, found, card.checks.features.get(one.feature, {})) for one in found.features]
     return [title, wide(heads(*titles, numbers=titles[1:]), rows), element("p", said, class_="quiet")]
 
 
-def _feature(one: FeatureImportance, found: Importance, facts: Mapping[str, float | None]) -> Markup:
+def _feature(one: FeatureImportance, found: Ranking, facts: Mapping[str, float | None]) -> Markup:
     relative = f"{100 * one.mean / found.loss:+.1f} %" if found.loss > 0.0 else "–"
     numbers = [number(one.mean), number(one.spread), relative, share(facts.get("missing") or 0.0)]
     cells = [element("td", said, class_="n") for said in numbers]

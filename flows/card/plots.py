@@ -14,7 +14,7 @@ from typing import Any
 
 from flows.card.curves import Curves, Residuals, Roc
 from flows.card.facts import Card
-from flows.card.importance import Importance
+from flows.card.importance import Ranking
 from flows.reliability import Bin
 from monitoring.page.wording import short
 
@@ -79,7 +79,7 @@ def _named(axes: Any, x: str, y: str) -> None:
     axes.set_ylabel(y, color=_INK, fontsize=10)
 
 
-def _importance(axes: Any, found: Importance) -> None:
+def _importance(axes: Any, found: Ranking) -> None:
     features = found.features[:_MAX_BARS][::-1]
     places = range(len(features))
     colours = [_FILL if one.is_sure else _GRID for one in features]

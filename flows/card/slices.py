@@ -7,6 +7,7 @@ only a few rows have: slices that are too small are counted.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ from core.metrics import loss
 from core.predictions import Outcome, Prediction
 from core.settings import Settings
 from flows.examples import Examples
-from flows.intervals import Array, Difference, blocks_of
-from flows.slices import SliceLoss, slice_losses, slices_of
+from flows.intervals import Array, Difference, blocks_of, difference
+from flows.slices import SliceLoss, slices_of
 
 HIDDEN = "(personal value)"
 _HASH = re.compile(r"\b[0-9a-f]{32}\b")
@@ -82,20 +83,24 @@ def card_slices(
     """
     own = _losses(predictions, rows.outcomes)
     trivial = _losses([baseline] * len(rows), rows.outcomes)
-    blocks = blocks_of(rows.event_time, settings.promotion.block)
+    limits, blocks = settings.gates, blocks_of(rows.event_time, settings.promotion.block)
     blends = {one.name: one.over for one in compared or ()}
+    found = list(slices_of(rows.frame, settings))
+    chosen = [(name, mask) for name, mask in found if mask.sum() >= limits.min_slice_rows]
+    sure = 1.0 - (1.0 - limits.confidence) / max(len(chosen), 1)
     judged = [
         CardSlice(
-            shown(one.name, settings), one.over.rows, one.challenger, one.champion, one.over, blends.get(one.name)
+            shown(name, settings),
+            int(mask.sum()),
+            float(own[mask].mean()),
+            float(trivial[mask].mean()),
+            difference(own[mask], trivial[mask], blocks[mask], sure),
+            blends.get(name),
         )
-        for one in slice_losses(rows.frame, own, trivial, blocks, settings)
+        for name, mask in chosen
     ]
-    small: dict[str, int] = {}
-    for name, mask in slices_of(rows.frame, settings):
-        if mask.sum() < settings.gates.min_slice_rows:
-            what = name.partition("=")[0]
-            small[what] = small.get(what, 0) + 1
-    return CardSlices(sorted(judged, key=lambda one: -(one.over_trivial.relative or 0.0)), small)
+    small = Counter(name.partition("=")[0] for name, mask in found if mask.sum() < limits.min_slice_rows)
+    return CardSlices(sorted(judged, key=lambda one: -(one.over_trivial.relative or 0.0)), dict(small))
 
 
 def shown(text: str, settings: Settings) -> str:
