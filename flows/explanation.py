@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from core.batch_model import FittedModel, used_features
 from core.errors import UsageError
@@ -89,11 +90,7 @@ def find_event(store: TableStore, stored_id: str) -> FoundEvent | None:
     StoreError
         If a table cannot be read.
     """
-    tables = {
-        table: store.read(table, where=[("id", "=", stored_id)])
-        for table in (PREDICTIONS, EXAMPLES)
-        if store.exists(table)
-    }
+    tables = {table: _rows_of(store, table, stored_id) for table in (PREDICTIONS, EXAMPLES) if store.exists(table)}
     kept = next((rows for rows in tables.values() if len(rows)), None)
     if kept is None:
         return None
@@ -110,6 +107,21 @@ def find_event(store: TableStore, stored_id: str) -> FoundEvent | None:
         label=labels[-1] if labels else None,
         rows=len(kept),
     )
+
+
+def _rows_of(store: TableStore, table: str, stored_id: str) -> pa.Table:
+    """Return the rows of an id, without reading the features of the others; a table of ids cannot be filtered by them.
+
+    After a deletion deltalake hands ids out as views, which pyarrow's filters do not take.
+    """
+    places = store.read(table, columns=["id", "event_time"])
+    times = places.filter(_is(places["id"], stored_id))["event_time"].to_pylist()
+    some = store.read(table, where=[("event_time", "in", times)])
+    return some.filter(_is(some["id"], stored_id))
+
+
+def _is(ids: pa.ChunkedArray, stored_id: str) -> pa.ChunkedArray:
+    return pc.equal(ids.cast(pa.string()), stored_id)
 
 
 def explain(project: Project, registry: Registry, found: FoundEvent, version: int | None) -> Explanation:
