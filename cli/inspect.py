@@ -142,13 +142,18 @@ def status_of(project: Project) -> dict[str, Any]:
         "project": project.settings.name,
         "state": str(project.state),
         **services,
-        "champion": {"version": services["worker"].get("champion")},
+        "champion": _champion(project, services["worker"].get("champion")),
         "shadows": shadows.get("shadows", {}),
         "shadows_problem": shadows.get("problem"),
         "retrainings_under_way": under_way,
         "requests_wait": waits,
         "waits_for_approval": asked,
     }
+
+
+def _champion(project: Project, version: int | None) -> dict[str, Any]:
+    card = project.cards / f"{version}.html"
+    return {"version": version, "card": str(card) if version is not None and card.exists() else None}
 
 
 def _check(project: Project, service: str) -> int:
@@ -176,6 +181,7 @@ def _status_lines(content: dict[str, Any], clock: Clock) -> list[str]:
         lines += _partition_lines(number, part, clock)
     version = content["champion"]["version"]
     lines.append(f"  champion {version if version is not None else 'none yet'}")
+    lines += [f"  card     {content['champion']['card']}"] if content["champion"]["card"] else []
     lines += [f"  shadow   {shadow['said']}" for shadow in content["shadows"].values()]
     if problem := content["shadows_problem"]:
         lines.append(f"  warning  shadows wait: {problem}")

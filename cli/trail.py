@@ -133,6 +133,7 @@ def _gate_lines(entry: Entry) -> list[tuple[str, str]]:
 def _retraining_lines(entry: Entry) -> list[tuple[str, str]]:
     rows = [("", f"{entry.get('trigger')}, attempt {entry.get('attempt')}: MLflow run {entry.get('mlflow_run')}")]
     rows += [("", str(reason)) for reason in entry.get("reasons", [])]
+    rows += [("card", f"{entry['card']} in the state folder")] if entry.get("card") else []
     recipe = entry.get("recipe")
     return rows if not recipe else rows + _recipe_lines(recipe)
 
