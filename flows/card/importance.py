@@ -15,7 +15,7 @@ from flows.examples import Examples
 from flows.importance import MOST_ROWS, REPEATS, importance
 from flows.selection import NOTHING
 
-_MAX_PREDICTIONS = 250_000
+_MAX_PREDICTIONS = 120_000
 _FEWEST_ROWS = 100
 
 
@@ -107,11 +107,11 @@ def ranked(model: FittedModel, rows: Examples, seed: int, without: Collection[st
 
 
 def rows_for(features: int) -> int:
-    """Return how many rows are shuffled, so that the model is not asked about more than 250,000.
+    """Return how many rows are shuffled, so that the model is not asked about more than 120,000.
 
     Examples
     --------
-    >>> rows_for(16), rows_for(100), rows_for(5_000)
-    (2000, 500, 100)
+    >>> rows_for(10), rows_for(16), rows_for(5_000)
+    (2000, 1500, 100)
     """
     return min(MOST_ROWS, max(_MAX_PREDICTIONS // max(features * REPEATS, 1), _FEWEST_ROWS))
