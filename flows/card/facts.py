@@ -182,7 +182,7 @@ def _importance(material: Material, rows: Examples, seed: int) -> tuple[Ranking 
 
 def _trained(material: Material) -> tuple[int, int]:
     first = int(material.rows.event_time.min())
-    return max(first, material.recipe.candidate["start"] or first), data_cut(material.rows)
+    return max(first, material.recipe.candidate["start"] or first), data_cut(material.rows) - 1
 
 
 def _importance_json(found: Ranking) -> dict[str, Any]:
