@@ -107,7 +107,7 @@ def prediction_column(expert: str) -> str:
 
 
 def shadow_columns(role: str) -> tuple[str, str, str]:
-    """Return the columns of a shadow: its version, its own prediction, and what would have been served with it.
+    """Return the columns of a shadow: its version, its own prediction, and the blend with it.
 
     Examples
     --------
