@@ -19,10 +19,11 @@ from flows.checks.report import DataReport
 from flows.checks.run import check_data
 from flows.evaluation import evaluate
 from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted
+from flows.fitting import fit
 from flows.gates import GateResult, check_gates, labels_gate, passed, reasons, rows_gate
 from flows.records import data_cut
 from flows.references import reference_rows, volume_of
-from flows.search import fit, search
+from flows.search import search
 from flows.splits import Split, split_by_time
 from flows.validation import data_problems
 from monitoring.calibration import Calibrations, calibrations

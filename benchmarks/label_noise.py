@@ -27,8 +27,8 @@ from core.project import Project, load_project
 from flows.candidates import defaults
 from flows.evaluation import evaluate
 from flows.examples import Examples, as_examples
+from flows.fitting import fit
 from flows.gates import check_gates, passed, reasons
-from flows.search import fit
 from flows.splits import known_before
 
 CASES = ("training", "all", "flipped days only")

@@ -29,7 +29,9 @@ from core.settings import Settings
 from core.tables import EXAMPLES
 from flows.candidates import Candidate, defaults
 from flows.examples import Examples, as_examples
-from flows.search import SearchResult, described, fit, search
+from flows.fitting import fit
+from flows.search import SearchResult, search
+from flows.trials import described
 
 _DRAWS = 10_000
 SEARCHED = "searched"

@@ -11,6 +11,9 @@ from core.keyed_settings import PerKeySettings
 from core.setting_types import Kind
 from core.settings import Settings
 
+GENERATED = ("calendar", "interaction", "key")
+"""What makes features beside the fields and the project's own function."""
+
 
 @dataclass(frozen=True)
 class Origin:

@@ -70,6 +70,11 @@ class BatchSettings(Section):
         [0.5, 0.25, 0.125],
         description="shares of the latest rows to which training may be cut, where that is clearly better",
     )
+    select: Literal["generated", "all", "none"] = Field(
+        "generated",
+        description="which features are left out of a batch model that does as well without them: generated ones "
+        "(calendar, interactions, of a key), any, or none",
+    )
     holdout: Duration = Field(WEEK, ge=SECOND, description="the latest span, kept for the comparison with the champion")
     threads: PositiveInt = Field(2, description="threads used by a fit")
     seed: int = Field(20130101, ge=0, le=LARGEST_SEED, description="seed of the search")

@@ -1,6 +1,11 @@
-"""How numbers of things are written for people. Pure."""
+"""How numbers of things, and lists of them, are written for people. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+NAMED = 5
+"""How many of many are named one by one."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -12,3 +17,17 @@ def counted(count: int, noun: str) -> str:
     ('1 row', '1,200 rows')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(things: Sequence[object], most: int = NAMED) -> str:
+    """Write things one after the other, of many only the first.
+
+    Examples
+    --------
+    >>> listed(["a"]), listed(["a", "b"]), listed("abcdefg")
+    ('a', 'a and b', 'a, b, c, d, e and 2 more')
+    """
+    parts = [str(thing) for thing in things[:most]]
+    if more := len(things) - len(parts):
+        parts.append(f"{more} more")
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)

@@ -8,7 +8,7 @@ space or a value come as keyword arguments: ``function(task, kinds, draw, *, dep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +31,15 @@ class Candidate:
     ----------
     start : int or None
         Event time of the earliest row that it is fitted on, ms; None for all.
+    without : sequence of str
+        Features that it does without.
     """
 
     family: str
     trial: int
     params: Mapping[str, Any]
     start: int | None = None
+    without: Sequence[str] = ()
 
 
 def defaults(project: Project) -> list[Candidate]:
@@ -53,7 +56,7 @@ def build(project: Project, candidate: Candidate) -> Any:
         If the project's function fails, or does not return an estimator.
     """
     settings = project.settings
-    kinds = used_features(settings.batch_kinds)
+    kinds = {name: kind for name, kind in used_features(settings.batch_kinds).items() if name not in candidate.without}
     if ":" in candidate.family:
         return _from_project(project, candidate, kinds)
     builder = _BUILDERS[candidate.family]

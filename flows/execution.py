@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from core.audit import Outcome
 from core.errors import HeadraceError, LeaseLostError, RegistryError, StoreError
-from flows.training import NotPromoted, Retraining
+from flows.stops import NotPromoted
+from flows.training import Retraining
 
 _MAY_PASS = (RegistryError, StoreError, OSError)
 _log = logging.getLogger("headrace.retrain")
@@ -55,7 +57,7 @@ def execute(retraining: Retraining, run_step: RunStep = lambda _name, step: step
     return _outcome(retraining, retraining.outcome, [])
 
 
-def _end(retraining: Retraining, outcome: str, reasons: list[str], *, may_pass: bool = False) -> dict[str, Any]:
+def _end(retraining: Retraining, outcome: Outcome, reasons: list[str], *, may_pass: bool = False) -> dict[str, Any]:
     _log.warning("not promoted (%s): %s", outcome, "; ".join(reasons))
     try:
         with retraining.ledger.transaction():
@@ -63,7 +65,7 @@ def _end(retraining: Retraining, outcome: str, reasons: list[str], *, may_pass: 
                 retraining.lease.release("; ".join(reasons))
             else:
                 retraining.lease.close(outcome, reasons)
-            retraining.write_records(promoted=False, reasons=reasons)
+            retraining.write_records(outcome, reasons)
             if retraining.run_id is None:
                 retraining.ledger.unpin(retraining.request.id)
     except LeaseLostError as error:

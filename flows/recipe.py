@@ -20,8 +20,8 @@ from core.tables import ReadsTables
 from flows.candidates import Candidate
 from flows.digests import predictions_digest, rows_digest, sample
 from flows.examples import DataVersion, Examples, read_examples
+from flows.fitting import rows_of
 from flows.provenance import made_with
-from flows.search import rows_of
 from flows.splits import known_before, mature
 
 DOCUMENT = "recipe.json"
@@ -136,7 +136,7 @@ def recipe_of(
     Parameters
     ----------
     rows : Examples
-        What :func:`flows.search.fit` was given.
+        What :func:`flows.fitting.fit` was given.
     """
     used = rows_of(candidate, rows)
     return Recipe(

@@ -12,7 +12,8 @@ from flows.gates import GateResult
 from flows.lease import Lease
 from flows.promotion import Bodies
 from flows.recipe import DOCUMENT, Recipe
-from flows.search import SearchResult, described
+from flows.search import SearchResult
+from flows.trials import described
 
 
 def records_of(

@@ -12,9 +12,9 @@ from core.project import Project
 from core.registry import Registry
 from core.tables import ReadsTables
 from flows.digests import rows_digest
+from flows.fitting import fit
 from flows.provenance import differences, made_with
 from flows.recipe import DOCUMENT, Recipe, rows_again, sampled_digest
-from flows.search import fit
 
 _LONGEST_VERSION = 9
 

@@ -74,7 +74,7 @@ def retrain(
 
 def _as_task(name: str, step: Callable[[], str]) -> str:
     """Run a step as a task without arguments: Prefect would walk through all of the data."""
-    from flows.training import NotPromoted
+    from flows.stops import NotPromoted
 
     stops: list[NotPromoted] = []
 

@@ -3,8 +3,9 @@
 It stands for the fit on all rows, so what it is given is drawn evenly from all of them. What counts is the loss in
 the company of the online experts (:mod:`flows.company`): a model that says what they say already adds nothing.
 
-The best is then also tried on the latest part of the latest rows alone: after a turn, all of history would keep the old
-world alive in the model. Less history has to be clearly better: the latest rows may only be another season.
+The best is then tried without the features that it owes nothing to (:mod:`flows.selection`), and on the latest part of
+the latest rows alone: after a turn, all of history would keep the old world alive in the model. Less history has to be
+clearly better: the latest rows may only be another season.
 """
 
 from __future__ import annotations
@@ -12,26 +13,24 @@ from __future__ import annotations
 import json
 import math
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.batch_model import FittedModel
-from core.clocks import Clock
+from core.batch_model import used_features
 from core.errors import HeadraceError
-from core.metrics import METRICS, score
-from core.predictions import is_sane
 from core.project import Project
-from flows.candidates import Candidate, build, single_threaded
+from flows.candidates import Candidate
 from flows.company import Company
 from flows.examples import Examples
+from flows.fitting import fit
+from flows.selection import NOTHING, idle, selectable
 from flows.spaces import families
 from flows.splits import Split, folds, inner_split
+from flows.trials import Fold, Trial, mean_of, said, try_on
 
 if TYPE_CHECKING:
     from flows.study import Draw, Study
@@ -40,36 +39,6 @@ _CLEARLY_BETTER = 0.95
 
 Seconds = Callable[[], float]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """Rows to fit on, rows to score on, and the company there; without it a candidate is scored by itself."""
-
-    earlier: Examples
-    later: Examples
-    company: Company | None = None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One candidate and its loss on later rows; None with the reason where it could not be scored, or was given up.
-
-    Attributes
-    ----------
-    loss : float or None
-        In company, the mean over all folds; by itself and on the latest rows, of one with a shorter history and of what
-        that is compared with.
-    reason : str or None
-        Why there is none.
-    folds : tuple of float
-        The losses on the folds that it came through, the earliest first; empty where the latest rows alone judged.
-    """
-
-    candidate: Candidate
-    loss: float | None
-    reason: str | None = None
-    folds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,12 +70,16 @@ def search(
     HeadraceError
         If no candidate could be fitted and scored; the message has each one's reason.
     """
-    trials = _Search(project, train, progress, clock).run()
+    tries = _Search(project, train, progress, clock)
+    trials = tries.run()
     scored = [trial for trial in trials if trial.loss is not None]
     if not scored:
         reasons = dict.fromkeys(f"{trial.candidate.family}: {trial.reason}" for trial in trials)
         raise HeadraceError(f"no candidate could be fitted: {'; '.join(reasons)}")
     best = min(scored, key=_loss)
+    if (fewer := tries.with_fewer_features(best)) is not None:
+        trials.append(fewer)
+        best = fewer if fewer.loss is not None and fewer.loss <= (1.0 + NOTHING) * _loss(best) else best
     shorter = _on_the_latest(project, best, train, progress)
     return SearchResult(_clearly_better(shorter) or best, trials + shorter)
 
@@ -142,9 +115,22 @@ class _Search:
                 continue
             trials.append(self._one(draw))
             self._tried[key] = trials[-1]
-            said = _said(trials[-1], self._project.settings.clock)
-            self._progress(f"trial {number + 1} of {self._budget}: {said}")
+            line = said(trials[-1], self._project.settings.clock)
+            self._progress(f"trial {number + 1} of {self._budget}: {line}")
         return trials
+
+    def with_fewer_features(self, best: Trial) -> Trial | None:
+        """Try the best without the features that it does as well without; None where it needs each."""
+        settings, features = self._project.settings, selectable(self._project.settings)
+        if not features or self._late:
+            return None
+        fitted = [(fit(self._project, best.candidate, fold.earlier), fold.later) for fold in self._folds]
+        without = idle(fitted, features, settings.batch.seed)
+        if not without or len(without) == len(used_features(settings.batch_kinds)):
+            return None
+        trial = mean_of([try_on(self._project, replace(best.candidate, without=without), fold) for fold in self._folds])
+        self._progress(f"with fewer features: {said(trial, settings.clock)}")
+        return trial
 
     @property
     def _late(self) -> bool:
@@ -159,7 +145,7 @@ class _Search:
                 self._study.give_up()
                 done = f"given up after {len(losses)} of {len(self._folds)} folds: {why}"
                 return Trial(candidate, None, done, tuple(losses))
-            scored = _try(self._project, candidate, fold)
+            scored = try_on(self._project, candidate, fold)
             if scored.loss is None:
                 self._study.fail()
                 return replace(scored, folds=tuple(losses))
@@ -221,8 +207,8 @@ def _on_the_latest(project: Project, best: Trial, train: Examples, progress: Pro
         return []
     trials = []
     for candidate in [best.candidate, *shorter]:
-        trials.append(_try(project, candidate, fold))
-        progress(f"on the latest rows: {_said(trials[-1], settings.clock)}")
+        trials.append(try_on(project, candidate, fold))
+        progress(f"on the latest rows: {said(trials[-1], settings.clock)}")
     return trials
 
 
@@ -246,77 +232,3 @@ def _with_less_history(project: Project, best: Trial, rows: Examples) -> list[Ca
     counts = [math.ceil(share * len(rows)) for share in settings.batch.histories if share < 1.0]
     starts = [int(rows.event_time[-count]) for count in counts if count >= settings.retrain.min_examples]
     return [replace(best.candidate, start=start) for start in starts]
-
-
-def rows_of(candidate: Candidate, rows: Examples) -> Examples:
-    """Return those of the rows that a candidate is fitted on."""
-    return rows if candidate.start is None else rows.take(np.asarray(rows.event_time >= candidate.start))
-
-
-def fit(project: Project, candidate: Candidate, rows: Examples) -> FittedModel:
-    """Fit a candidate on those of the rows that it is meant for.
-
-    Raises
-    ------
-    HeadraceError
-        If it cannot be fitted on these rows.
-    """
-    settings, rows = project.settings, rows_of(candidate, rows)
-    try:
-        with _threads(settings.batch.threads):
-            pipeline = build(project, candidate).fit(rows.frame, np.array(rows.outcomes))
-            return FittedModel(single_threaded(pipeline), settings.batch_kinds, settings.task)
-    except HeadraceError:
-        raise
-    except Exception as error:
-        raise HeadraceError(
-            f"{candidate.family} with {dict(candidate.params)} cannot be fitted on {len(rows)} rows: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _try(project: Project, candidate: Candidate, fold: Fold) -> Trial:
-    """Fit on the first part of a fold and score on the second."""
-    try:
-        predictions = fit(project, candidate, fold.earlier).predict_frame(fold.later.frame)
-    except HeadraceError as error:
-        return Trial(candidate, None, str(error))
-    if not all(is_sane(prediction) for prediction in predictions):
-        return Trial(candidate, None, "predictions are not finite")
-    task = project.settings.task
-    alone = score(task, predictions, fold.later.outcomes)[METRICS[task][0]]
-    loss = alone if fold.company is None else fold.company.loss(predictions)
-    if loss is None or not math.isfinite(loss):
-        return Trial(candidate, None, "no later rows to score on")
-    return Trial(candidate, loss)
-
-
-@contextmanager
-def _threads(limit: int) -> Iterator[None]:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(limits=limit), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _said(trial: Trial, clock: Clock) -> str:
-    """Return a trial as a line of the log."""
-    candidate = trial.candidate
-    history = "" if candidate.start is None else f" from {clock.moment(candidate.start)} on"
-    result = trial.reason if trial.loss is None else f"loss {trial.loss:.5f}"
-    return f"{candidate.family} {candidate.trial}{history}: {result}"
-
-
-def described(trial: Trial) -> dict[str, Any]:
-    """Return a trial as JSON."""
-    candidate = trial.candidate
-    return {
-        "family": candidate.family,
-        "trial": candidate.trial,
-        "params": dict(candidate.params),
-        "start": candidate.start,
-        "loss": trial.loss,
-        "folds": list(trial.folds),
-        "reason": trial.reason,
-    }

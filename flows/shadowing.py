@@ -32,13 +32,12 @@ from flows.approval import ask, drop, question
 from flows.moves import Move, about, decide, decided, finish
 from flows.verdicts import change_to, end_of, said
 from monitoring.agreement import agreement
-from monitoring.days import CONTRADICTS
+from monitoring.days import AGREES, CONTRADICTS
 
 SERVICE = "shadows"
 """Name of the status file."""
 
 _MAX_PAUSE_S = 60.0
-_AGREES = 0.2
 _log = logging.getLogger("headrace.shadows")
 
 
@@ -126,7 +125,7 @@ def _left_out(
 
 def _is_regression(rows: pa.Table, settings: Settings) -> bool:
     new, former = (agreement(rows, expert, settings.task) for expert in (CHAMPION, PREVIOUS))
-    return new is not None and former is not None and new <= CONTRADICTS and former >= _AGREES
+    return new is not None and former is not None and new <= CONTRADICTS and former >= AGREES
 
 
 class Shadowing:

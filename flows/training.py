@@ -1,7 +1,7 @@
 """The steps of a retraining: pin, validate, split, check, search, fit, evaluate, gate, refit, register, promote.
 
 A :class:`Retraining` holds what passes from step to step; each step does one thing and says in one
-line what it did. A step that ends the run early raises :class:`NotPromoted` with the reasons.
+line what it did. A step that ends the run early raises :class:`flows.stops.NotPromoted` with the reasons.
 """
 
 from __future__ import annotations
@@ -11,62 +11,37 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from core.audit import CHALLENGER_BLEND, Ledger, Outcome
 from core.batch_model import FittedModel
-from core.errors import CheckpointError, RegistryError, StoreError
+from core.errors import RegistryError, StoreError
 from core.model_versions import ModelVersion, Registration
-from core.models import CHAMPION
 from core.project import Project
-from core.quarantine import Span, quarantined, released
 from core.registry import Registry
 from core.store import TableStore
-from core.tables import CORRECTIONS, EXAMPLES
 from flows.apart import Ask, predictions_apart
-from flows.checks import page
-from flows.checks.report import DataReport, refusal
-from flows.checks.run import check_data
 from flows.cost import FitCost
 from flows.digests import rows_digest
 from flows.energy import Meter
 from flows.evaluation import Evaluation, evaluate
-from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted, unfit_columns
-from flows.gates import (
-    GateResult,
-    champion_gate,
-    check_gates,
-    labels_gate,
-    passed,
-    reasons,
-    reference_gate,
-    rows_gate,
-    servable_gate,
-)
+from flows.examples import Examples
+from flows.fitting import fit, rows_of
+from flows.gates import champion_gate, check_gates, servable_gate
+from flows.incumbent import Incumbent, load_incumbent
 from flows.lease import Lease
-from flows.parity import parity_gate
 from flows.promotion import ENDS, Becomes, Bodies, carry_out, decide, pin_owner
 from flows.provenance import code_version
 from flows.recipe import Recipe, recipe_of, sampled_digest
 from flows.records import data_cut, records_of, registration
 from flows.references import Validation, volume_of, write_reference
-from flows.search import SearchResult, fit, rows_of, search
-from flows.splits import Split, split_by_time
-from flows.validation import column_problems, data_problems
+from flows.search import SearchResult, search
+from flows.stops import GatesPassed, NotPromoted
+from flows.training_data import TrainingData
 from monitoring.calibration import calibrations
-from monitoring.reference import load_reference
 
 _log = logging.getLogger("headrace.retrain")
 
 Step = tuple[str, Callable[[], str]]
-
-
-class NotPromoted(Exception):  # noqa: N818 - an outcome, not an error
-    """The run ends without a promotion, for these reasons."""
-
-    def __init__(self, reasons: list[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.reasons = reasons
 
 
 class Retraining:
@@ -93,24 +68,16 @@ class Retraining:
         self._ask = ask
         self.project, self.lease, self.store = project, lease, store
         self.request = lease.request
-        self.gates: list[GateResult] = []
+        self.gates = GatesPassed()
+        self.data = TrainingData(project, lease, store, self.gates)
         self.evaluation: Evaluation | None = None
         self.version: ModelVersion | None = None
         self.run_id: str | None = None
         self.seconds: dict[str, float] = {}
         self.outcome: Outcome = "promoted"
+        self._champion: Incumbent | None = None
         self._judged: dict[str, str] | None = None
-        self._kept_out: list[Span] = []
         self._recipe: Recipe | None = None
-        self._data: DataVersion | None = None
-        self.data: DataReport | None = None
-        self._page: Path | None = None
-        self._left_out: LeftOut
-        self._wait: int
-        self._rows: Examples
-        self._split: Split
-        self._champion: FittedModel | None = None
-        self._champion_cut: int | None = None
         self._meter = Meter()
         self._found: SearchResult
         self._challenger: FittedModel
@@ -161,126 +128,88 @@ class Retraining:
 
     def pin(self) -> str:
         """Fix the table versions, so that they stay readable."""
-        while True:
-            examples, corrections = self.store.version(EXAMPLES), self.store.version(CORRECTIONS)
-            if examples is None:
-                raise NotPromoted([f"table {EXAMPLES!r} does not exist yet: no label has been joined"])
-            self._data = DataVersion(examples, corrections)
-            self._pin(self.request.id)
-            # Maintenance asks for pins between compacting and vacuum: it knows of one on what still is the latest.
-            if (examples, corrections) == (self.store.version(EXAMPLES), self.store.version(CORRECTIONS)):
-                return f"examples at version {examples}"
-            self.ledger.unpin(self.request.id)
+        return self.data.pin()
 
     def validate(self) -> str:
         """Read the examples and refuse data that nothing should be fitted on."""
-        settings, data = self.project.settings, self._pinned
-        self._refuse("schema", column_problems(*unfit_columns(self.store, data, settings)))
-        self._kept_out = quarantined(self.ledger.history(), self.request.event_time)
-        self._rows, self._left_out = read_counted(self.store, data, settings, self.request.event_time, self._kept_out)
-        self._refuse("labels", data_problems(self._rows.outcomes, settings))
-        return f"{len(self._rows)} labelled examples"
+        return self.data.read()
 
     def split(self) -> str:
         """Drop what is not mature, hold out the latest span that the champion has not seen."""
-        settings = self.project.settings
-        self._rows, self._left_out, self._wait = only_mature(
-            self._rows, self._left_out, settings, self.request.event_time
-        )
-        self._split = split_by_time(
-            self._rows.event_time,
-            self._rows.label_clock,
-            span=settings.batch.holdout,
-            after=self._load_champion(),
-        )
-        train, held = int(self._split.train.sum()), int(self._split.holdout.sum())
-        self._refuse("labels", data_problems(self._train.outcomes, settings))
-        if not (enough := rows_gate(held, settings.gates)).passed:
-            self._fail_gate(enough)
-        self._pass_gate(self._new_labels())
-        self._pass_gate(parity_gate(self.project, self.store, self._rows))
-        return f"{train} rows to train, {held} held out from {self.project.settings.clock.moment(self._split.start)}"
+        self._champion = load_incumbent(self.project, self.registry, self.ledger, self.gates)
+        return self.data.divide(self._champion)
 
     def check(self) -> str:
         """Check the data itself, write what was found, and stop for what nothing should be fitted on."""
-        project, now = self.project, self.request.event_time
-        accepted = released(self.ledger.history("release"), now)
-        report = check_data(
-            self._rows, self._split, self._left_out, project.settings, wait=self._wait, accepted=accepted
-        )
-        self._keep(report)
-        self._stop_for(report.problems)
-        return "; ".join([f"{len(report.checks)} checks passed", *report.warnings])
+        return self.data.check()
 
     def search(self) -> str:
         """Try the candidates."""
-        self._found = search(self.project, self._train, lambda line: _log.info("search: %s", line))
-        best = self._found.best
-        history = (
-            ""
-            if best.candidate.start is None
-            else f", fitted from {self.project.settings.clock.moment(best.candidate.start)} on"
-        )
+        self._found = search(self.project, self.data.train, lambda line: _log.info("search: %s", line))
+        best, start = self._found.best, self._found.best.candidate.start
+        history = "" if start is None else f", fitted from {self.project.settings.clock.moment(start)} on"
         return f"{best.candidate.family} of {len(self._found.trials)} trials, loss {best.loss:.5f}{history}"
 
     def fit(self) -> str:
         """Fit the best candidate on all training rows: the challenger."""
         with self._meter:
-            self._challenger = fit(self.project, self._found.best.candidate, self._train)
-        return f"challenger fitted on {int(self._split.train.sum())} rows"
+            self._challenger = fit(self.project, self._found.best.candidate, self.data.train)
+        return f"challenger fitted on {int(self.data.split.train.sum())} rows"
 
     def evaluate(self) -> str:
         """Compare with the champion, alone and in the blend."""
         try:
             self.evaluation = evaluate(
                 self.project.settings,
-                self._rows.take(self._split.holdout),
-                self._train.outcomes,
+                self.data.holdout,
+                self.data.train.outcomes,
                 self._challenger,
-                self._champion,
+                self._champion.model if self._champion else None,
                 FitCost(self._meter.seconds, self._meter.energy_kwh),
             )
         except RegistryError as error:
-            self._fail_gate(champion_gate(str(error)))
+            self.gates.require([champion_gate(str(error))])
             raise
         return f"compared on {self.evaluation.rows} rows"
 
     def gate(self) -> str:
         """Judge the challenger."""
         assert self.evaluation is not None
-        self.gates = [*self.gates, *check_gates(self.evaluation, self.project.settings.gates)]
-        if not passed(self.gates):
-            self._write_recipe(self._challenger, self._train, held_out_from=self._split.start)
+        results = check_gates(self.evaluation, self.project.settings.gates)
+        try:
+            self.gates.require(results)
+        except NotPromoted:
+            self._write_recipe(self._challenger, self.data.train, held_out_from=self.data.split.start)
             self.run_id = self.registry.record_run(self._registration())
-            self._stop_for(reasons(self.gates))
-        return f"{len(self.gates)} gates passed"
+            raise
+        return f"{len(self.gates.results)} gates passed"
 
     def refit(self) -> str:
         """Fit the challenger's candidate again, on all mature rows."""
-        used = rows_of(self._found.best.candidate, self._train)
+        used = rows_of(self._found.best.candidate, self.data.train)
         self._judged = {
             "rows_digest": rows_digest(used),
             "predictions_digest": sampled_digest(self._challenger, used),
         }
-        self._final = fit(self.project, self._found.best.candidate, self._rows)
-        return f"fitted on {len(self._rows)} rows up to {self.project.settings.clock.moment(data_cut(self._rows))}"
+        self._final = fit(self.project, self._found.best.candidate, self.data.rows)
+        until = self.project.settings.clock.moment(data_cut(self.data.rows))
+        return f"fitted on {len(self.data.rows)} rows up to {until}"
 
     def register(self) -> str:
         """Register the refitted model with what it was made from."""
-        self._write_recipe(self._final, self._rows)
+        self._write_recipe(self._final, self.data.rows)
         self.version = self.registry.register(self._final.pipeline, self._registration())
         self.run_id = self.version.run_id
-        self._pin(pin_owner(self.version.version))
+        self.data.pin_for(pin_owner(self.version.version))
         return f"version {self.version.version}"
 
     def verify(self) -> str:
         """Have another process load the version as a worker would, and write its reference."""
         assert self.version is not None
-        frame = self._rows.frame.tail(self.project.settings.gates.min_holdout_rows)
+        frame = self.data.rows.frame.tail(self.project.settings.gates.min_holdout_rows)
         expected = self._final.predict_frame(frame)
         loaded, problem = self._ask(self.project, self.version, frame)
-        self.gates = [*self.gates, servable_gate(expected, loaded, problem)]
-        self._stop_for(reasons(self.gates))
+        self.gates.require([servable_gate(expected, loaded, problem)])
         for path in self._write_reference(self.version.version):
             self.registry.log_file(self.version.run_id, path, "reference")
         return "loads from the registry and answers the same"
@@ -288,36 +217,39 @@ class Retraining:
     def promote(self) -> str:
         """Decide in the ledger what it becomes, then move the alias and close the request."""
         assert self.version is not None
-        rules, previous = self.project.settings.promotion, None if self._champion is None else self._champion.version
-        becomes: Becomes = "promotion"
-        if not self.bootstrap and (rules.shadow or rules.approval):
-            becomes = "challenge" if rules.shadow else "approval"
+        previous = None if self._champion is None else self._champion.version
+        becomes, note = self._becomes(self.version.version, previous)
         outcome = ENDS[becomes]
-        note = ["bootstrap: no champion yet, compared with the trivial baseline"] if self.bootstrap else []
-        if becomes == "approval":
-            note = [f"version {self.version.version} waits for approval: headrace approve"]
-        if becomes == "challenge":
-            note = [f"version {self.version.version} predicts in shadow beside champion {previous} until it is decided"]
         decide(
             self.lease,
             self.version,
             previous,
-            self.records(promoted=becomes == "promotion", reasons=note, outcome=outcome),
+            self.records(outcome, note),
             note,
             aliases=self.registry.aliases(),
             becomes=becomes,
-            watched=rules.watch and previous is not None,
+            watched=self.project.settings.promotion.watch and previous is not None,
         )
         self.outcome = outcome
         return carry_out(self.ledger, self.registry, self.request.id) or "it was carried out already"
 
-    def records(self, *, promoted: bool, reasons: list[str], outcome: Outcome = "gated") -> Bodies:
+    def _becomes(self, version: int, previous: int | None) -> tuple[Becomes, list[str]]:
+        """Return what a version becomes that passed every gate, and what is to be said of it."""
+        rules = self.project.settings.promotion
+        if self.bootstrap:
+            return "promotion", ["bootstrap: no champion yet, compared with the trivial baseline"]
+        if rules.shadow:
+            said = f"version {version} predicts in shadow beside champion {previous} until it is decided"
+            return "challenge", [said]
+        if rules.approval:
+            return "approval", [f"version {version} waits for approval: headrace approve"]
+        return "promotion", []
+
+    def records(self, outcome: Outcome, reasons: list[str]) -> Bodies:
         """Return the gate and the retraining of this attempt for the ledger."""
         summary = {
-            "table_version": None if self._data is None else self._data.examples,
-            "rows": len(self._rows) if hasattr(self, "_rows") else 0,
-            "data": self._data_found(),
-            "promoted": promoted,
+            **self.data.summary(),
+            "promoted": outcome == "promoted",
             "shadowing": outcome == "shadowing",
             "waiting": outcome == "waiting",
             "reasons": reasons,
@@ -329,28 +261,12 @@ class Retraining:
             "seconds": round(sum(self.seconds.values()), 2),
             "steps": {name: round(value, 2) for name, value in self.seconds.items()},
         }
-        return records_of(self.lease, gates=self.gates, evaluation=self.evaluation, summary=summary)
+        return records_of(self.lease, gates=self.gates.results, evaluation=self.evaluation, summary=summary)
 
-    def write_records(self, *, promoted: bool, reasons: list[str]) -> None:
+    def write_records(self, outcome: Outcome, reasons: list[str]) -> None:
         """Write them, once."""
-        for kind, body in self.records(promoted=promoted, reasons=reasons):
+        for kind, body in self.records(outcome, reasons):
             self.ledger.record(kind, self.lease.key, event_time=self.request.event_time, body=body)
-
-    def _data_found(self) -> dict[str, Any] | None:
-        """Return what the ledger gets of the data's checks: all of them, and where the page is in the state folder."""
-        if self.data is None:
-            return None
-        where = None if self._page is None else self._page.relative_to(self.project.state).as_posix()
-        return {"page": where, **self.data.as_json()}
-
-    @property
-    def _pinned(self) -> DataVersion:
-        assert self._data is not None
-        return self._data
-
-    @property
-    def _train(self) -> Examples:
-        return self._rows.take(self._split.train)
 
     def _timed(self, name: str, step: Callable[[], str]) -> Callable[[], str]:
         def timed() -> str:
@@ -362,59 +278,6 @@ class Retraining:
 
         return timed
 
-    def _keep(self, report: DataReport) -> None:
-        """Write what was found in the data, for the ledger and as a page."""
-        self.data = report
-        self._page = page.write(self.project.reports, report, self.project.settings, self.lease.key)
-
-    def _refuse(self, check: str, problems: list[str]) -> None:
-        """Stop for data that cannot even be checked, with a page as well."""
-        if problems:
-            self._keep(refusal(check, problems))
-            raise NotPromoted(problems)
-
-    def _stop_for(self, reasons: list[str]) -> None:
-        if reasons:
-            raise NotPromoted(reasons)
-
-    def _fail_gate(self, result: GateResult) -> None:
-        self.gates = [*self.gates, result]
-        raise NotPromoted(reasons([result]))
-
-    def _pass_gate(self, result: GateResult) -> None:
-        self.gates = [*self.gates, result]
-        self._stop_for(reasons([result]))
-
-    def _new_labels(self) -> GateResult:
-        """Judge how many examples the champion was not trained on; all count at the bootstrap."""
-        limits, since = self.project.settings.gates, self._champion_cut
-        if self._champion is None or since is None:
-            return labels_gate(len(self._rows), None, limits)
-        return labels_gate(int((self._rows.event_time >= since).sum()), self._champion.version, limits)
-
-    def _pin(self, owner: str) -> None:
-        self.ledger.pin(EXAMPLES, self._pinned.examples, owner)
-        if self._pinned.corrections is not None:
-            self.ledger.pin(CORRECTIONS, self._pinned.corrections, owner)
-
-    def _load_champion(self) -> int | None:
-        """Load the champion and return its data cut; None if none was ever promoted."""
-        alias = self.registry.alias(CHAMPION)  # an MLflow that is down is no verdict on the champion: tried again
-        if alias is not None:
-            try:
-                load_reference(self.project.state / "references", alias.version)
-            except CheckpointError as error:
-                self._fail_gate(reference_gate(str(error)))
-            try:
-                self._champion = self.registry.load(alias.version)
-            except RegistryError as error:
-                self._fail_gate(champion_gate(str(error)))
-            self._champion_cut = alias.number("data_cut")
-            return self._champion_cut
-        if self.ledger.history("promotion"):
-            self._fail_gate(champion_gate("the alias 'champion' is gone; set it again in MLflow"))
-        return None
-
     def _write_recipe(self, model: FittedModel, rows: Examples, held_out_from: int | None = None) -> None:
         """Write down what the model was made from, so that it can be made again (:mod:`flows.reproduction`)."""
         self._recipe = recipe_of(
@@ -422,9 +285,9 @@ class Retraining:
             model,
             self._found.best.candidate,
             rows,
-            data=self._pinned,
+            data=self.data.version,
             until=self.request.event_time,
-            left_out=self._kept_out,
+            left_out=self.data.kept_out,
             held_out_from=held_out_from,
         )
 
@@ -433,12 +296,12 @@ class Retraining:
         assert self._recipe is not None
         return registration(
             self.lease,
-            data=self._pinned,
-            rows=self._rows,
+            data=self.data.version,
+            rows=self.data.rows,
             found=self._found,
             evaluation=self.evaluation,
-            checks=self.data,
-            gates=self.gates,
+            checks=self.data.report,
+            gates=self.gates.results,
             recipe=self._recipe,
         )
 
@@ -450,11 +313,11 @@ class Retraining:
         return write_reference(
             self.project.state / "references",
             version,
-            self._rows,
+            self.data.rows,
             validation=Validation(loss, served if self.evaluation.experts else None),
-            data_cut=data_cut(self._rows),
-            table_version=self._pinned.examples,
-            calibrations=calibrations(self._rows.table, self.project.settings),
-            volume=volume_of(self.store, self._rows, self.project.settings, self.request.event_time),
+            data_cut=data_cut(self.data.rows),
+            table_version=self.data.version.examples,
+            calibrations=calibrations(self.data.rows.table, self.project.settings),
+            volume=volume_of(self.store, self.data.rows, self.project.settings, self.request.event_time),
             seed=self.project.settings.batch.seed,
         )

@@ -17,7 +17,7 @@ from core.tables import feature_column
 from monitoring.agreement import agreement
 from monitoring.calibration import Surprise
 from monitoring.columns import take_sample
-from monitoring.days import CONTRADICTS, contradicting_days, gone_by_day, has_days, named
+from monitoring.days import AGREES, CONTRADICTS, contradicting_days, gone_by_day, has_days, named
 from monitoring.signals import Signals
 
 GONE = 0.5
@@ -34,7 +34,6 @@ UNHEARD_OF = 3.0
 
 _FAR_CATEGORIES = 0.65
 _UNUSUAL = 2.0
-_AGREES = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +127,7 @@ def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings, un
         Now, ms: of the window's days those count whose labels are due. None for all.
     """
     before = agreement(reference, "served", settings.task)
-    if before is None or before < _AGREES:
+    if before is None or before < AGREES:
         return []
     now, on = agreement(examples, "champion", settings.task), ""
     if (now is None or now > CONTRADICTS) and has_days(settings):
@@ -151,7 +150,7 @@ def label_doubts(examples: pa.Table, reference: pa.Table, settings: Settings) ->
         Labelled rows of the window that are known by now, and the reference.
     """
     before, now = agreement(reference, "served", settings.task), agreement(examples, "champion", settings.task)
-    if before is None or before < _AGREES or now is None or now >= _AGREES / 2:
+    if before is None or before < AGREES or now is None or now >= AGREES / 2:
         return []
     return [f"The labels do not agree with the champion again: their agreement is {now:+.2f}, {before:+.2f} was usual."]
 

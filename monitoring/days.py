@@ -15,6 +15,7 @@ from core.durations import DAY
 from core.recorded import ROW_TIME
 from core.settings import Settings
 from core.tables import feature_column, milliseconds
+from core.wording import listed
 from monitoring.agreement import FEWEST_LABELS, agreement, largest_agreement
 from monitoring.columns import take_sample
 
@@ -28,10 +29,12 @@ CONTRADICTS = -0.1
 """A day's labels contradict the champion whose agreement is surely lower: on 338 days of the flights the lowest was
 -0.05, and none was surely below -0.1, where with labels turned round 70 % were."""
 
+AGREES = 0.2
+"""From this agreement on, labels and a champion that belong together say so."""
+
 _FEWEST_ROWS = 100
 _FEWEST_OF_REFERENCE = 30
 _MOST_LABELS = 2_000
-_NAMED = 5
 
 
 def has_days(settings: Settings) -> bool:
@@ -93,9 +96,7 @@ def named(days: Sequence[int]) -> str:
     >>> named([0, 1]), named([0, 1, 2, 3, 4, 5, 6])
     ('1970-01-01 and 1970-01-02', '1970-01-01, 1970-01-02, 1970-01-03, 1970-01-04, 1970-01-05 and 2 more')
     """
-    dates = [datetime.fromtimestamp(day * DAY / 1000, UTC).date().isoformat() for day in days]
-    shown = [*dates[:_NAMED], f"{len(dates) - _NAMED} more"] if len(dates) > _NAMED else dates
-    return " and ".join(part for part in (", ".join(shown[:-1]), shown[-1]) if part)
+    return listed([datetime.fromtimestamp(day * DAY / 1000, UTC).date().isoformat() for day in days])
 
 
 def _contradicts(rows: pa.Table, settings: Settings) -> bool:

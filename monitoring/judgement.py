@@ -14,6 +14,7 @@ from typing import Literal
 
 from core.loop_settings import DriftSettings
 from core.quarantine import Span
+from core.wording import NAMED, listed
 from monitoring.calibration import Signal, Surprise
 from monitoring.gain import Gain
 from monitoring.windows import WindowStage
@@ -25,7 +26,6 @@ FEATURE_THRESHOLD, LABEL_THRESHOLD, QUALITY_DROP = 0.5, 0.25, 0.25
 
 _STAGES = 2
 _CALM = 4.0
-_SHOWN = 5
 _LOSS = "champion's loss"
 
 
@@ -176,15 +176,12 @@ def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[_Found |
         return [behind]
     once_in = (window.end - window.start) / _STAGES / max(surprise.chance, 1e-9)
     farthest = [signal for signal in surprise.moved if signal.distance > signal.usual] or surprise.moved[:1]
-    shown = farthest[:_SHOWN]
-    names = ", ".join(map(_far, shown))
-    more = f" and {len(farthest) - _SHOWN} more" if len(farthest) > _SHOWN else ""
     reason = (
-        f"Unusual for {_what_is_usual(evidence)}: {names}{more}. "
+        f"Unusual for {_what_is_usual(evidence)}: {listed([*map(_far, farthest)])}. "
         f"Unchanged it would show as much once in {window.clock.span(round(once_in))} "
         f"(limit: once in {window.clock.span(drift.false_alarms)})."
     )
-    return [_Found(reason, tuple(signal.name for signal in shown)), behind]
+    return [_Found(reason, tuple(signal.name for signal in farthest[:NAMED])), behind]
 
 
 def _what_is_usual(evidence: Evidence) -> str:
@@ -266,13 +263,12 @@ def _features_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:
     if share is None or not _reaches(share, drift.feature_share):
         return None
     farthest = sorted(moved.items(), key=lambda item: (-item[1], item[0]))
-    names = ", ".join(f"{name} {distance:.2f}" for name, distance in farthest[:_SHOWN])
-    more = f" and {len(farthest) - _SHOWN} more" if len(farthest) > _SHOWN else ""
+    names = listed([f"{name} {distance:.2f}" for name, distance in farthest])
     reason = (
         f"{len(moved)} of {total} features moved by {feature_limit(drift):.2f} or more "
-        f"(share {share:.2f}, limit {drift.feature_share:.2f}): {names}{more}."
+        f"(share {share:.2f}, limit {drift.feature_share:.2f}): {names}."
     )
-    return _Found(reason, tuple(name for name, _ in farthest[:_SHOWN]))
+    return _Found(reason, tuple(name for name, _ in farthest[:NAMED]))
 
 
 def _label_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:

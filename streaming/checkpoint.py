@@ -11,31 +11,26 @@ of the one that took it over, and the last one before a window is found when tha
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import logging
-import math
 import pickle
-import platform
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
-from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
 from core.errors import CheckpointError, FencedError
 from core.project import Project
-from core.settings import Settings
 from core.spans import window_origin
 from streaming.books import Books
 from streaming.phases import Phases
 from streaming.snapshot_file import SnapshotFile, load_key
+from streaming.snapshot_names import SUFFIX, age, clock_of, name_of, partition_of, stem
+from streaming.stamp import stamp_of
 from streaming.state import State
 from streaming.state_store import open_store
 
 _KEPT = 2
 _MOST_WINDOWS_BACK = 8
-_SUFFIX = ".snapshot"
 _IN_HEADER = (
     *("positions", "topic_clocks", "step", "clock", "first_event"),
     *("champion_version", "champion_since", "unlearned", "following", "erased"),
@@ -90,7 +85,7 @@ class Checkpoints:
         self._project = project
         self._store = open_store(project.checkpoints, phases or Phases())
         self._key = load_key(project.state)
-        self._stamp = _stamp(project)
+        self._stamp = stamp_of(project, self.FORMAT)
 
     def save(self, partition: int, snapshot: Snapshot) -> str:
         """Write a snapshot, drop the oldest, and return where it is.
@@ -103,7 +98,7 @@ class Checkpoints:
             If it cannot be written; the one before stays.
         """
         self._refuse_fenced(partition, snapshot.term)
-        name = _name(partition, snapshot) + _SUFFIX
+        name = _name(partition, snapshot)
         self._store.write(name, self._file(snapshot).signed(self._key))
         names = self._names(partition)
         for old in {*names[_KEPT:]} - {*self._anchors(names, snapshot.state)}:
@@ -155,8 +150,8 @@ class Checkpoints:
     def replace(self, partition: int, snapshot: Snapshot) -> str:
         """Write a snapshot in place of one of the same term and step, which is kept under another name."""
         name = _name(partition, snapshot)
-        if name + _SUFFIX in self._names(partition):
-            self._store.write(f"{name}.before-rebuild", self._store.read(name + _SUFFIX))
+        if name in self._names(partition):
+            self._store.write(f"{name.removesuffix(SUFFIX)}.before-rebuild", self._store.read(name))
         return self.save(partition, snapshot)
 
     def step_before(self, partition: int, moment: int) -> int:
@@ -165,14 +160,14 @@ class Checkpoints:
         One that is damaged, or was made under other versions or settings, is none.
         """
         for name in self._names(partition):
-            if _clock(name) < moment and self._usable(name) is not None:
-                return _age(name)[1]
+            if clock_of(name) < moment and self._usable(name) is not None:
+                return age(name)[1]
         return 0
 
     def learners_at(self, partition: int, step: int) -> dict[str, Any] | None:
         """Return what had learned by a step, by name, from its snapshot; None if there is none that can be used."""
         for name in self._names(partition):
-            if _age(name)[1] == step and (file := self._usable(name)) is not None:
+            if age(name)[1] == step and (file := self._usable(name)) is not None:
                 self._import_project_code()
                 return _unpickled(file, "models")
         return None
@@ -184,7 +179,7 @@ class Checkpoints:
         """
         newest = self._names(partition)[0]
         gone = 0
-        for name in self._store.names(_stem(partition)):
+        for name in self._store.names(stem(partition)):
             if name != newest and not {*erased} <= self._erased_in(name):
                 self._store.remove(name)
                 gone += 1
@@ -200,8 +195,7 @@ class Checkpoints:
 
     def partitions(self) -> list[int]:
         """Return the partitions that have snapshots."""
-        names = [name for name in self._store.names("partition-") if name.endswith(_SUFFIX)]
-        return sorted({int(name.removeprefix("partition-").partition(".")[0]) for name in names})
+        return sorted({partition_of(name) for name in self._store.names("partition-") if name.endswith(SUFFIX)})
 
     def differences(self, header: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return what differs between a header's stamp and this installation's: name to (its, mine)."""
@@ -209,8 +203,8 @@ class Checkpoints:
 
     def _names(self, partition: int) -> list[str]:
         """Return the snapshots' names, the newest first."""
-        names = self._store.names(_stem(partition))
-        return sorted((name for name in names if name.endswith(_SUFFIX)), key=_age, reverse=True)
+        names = self._store.names(stem(partition))
+        return sorted((name for name in names if name.endswith(SUFFIX)), key=age, reverse=True)
 
     def _anchors(self, names: list[str], state: State) -> Iterator[str]:
         """Yield the last snapshot before each of the windows that may still have to be unlearned."""
@@ -222,7 +216,7 @@ class Checkpoints:
         count = min(settings.drift.quarantine_windows + 1 + -(-settings.label.horizon // span), _MOST_WINDOWS_BACK)
         for number in range(count + 1):
             start = newest - number * span
-            yield from islice((name for name in names if _clock(name) < start), 1)
+            yield from islice((name for name in names if clock_of(name) < start), 1)
 
     def _usable(self, name: str) -> SnapshotFile | None:
         """Return a snapshot that is authentic and of this installation."""
@@ -235,7 +229,7 @@ class Checkpoints:
 
     def _refuse_fenced(self, partition: int, term: int, *, written: str | None = None) -> None:
         newest = next(iter(self._names(partition)), None)
-        if newest is None or _age(newest)[0] <= term:
+        if newest is None or age(newest)[0] <= term:
             return
         if written is not None:
             self._store.remove(written)
@@ -248,7 +242,7 @@ class Checkpoints:
         """Return the newest authentic snapshot; set those aside that are newer and damaged."""
         problems: dict[str, str] = {}
         for name in self._names(partition):
-            if before is not None and _age(name) >= before:
+            if before is not None and age(name) >= before:
                 continue
             try:
                 file = SnapshotFile.read(self._store.read(name), self._key, self._store.where(name))
@@ -257,7 +251,7 @@ class Checkpoints:
                 problems[name] = str(error)
                 continue
             for refused in problems:  # else it counted as the newest for ever
-                self._store.rename(refused, refused.removesuffix(_SUFFIX) + ".refused")
+                self._store.rename(refused, refused.removesuffix(SUFFIX) + ".refused")
             return name, file
         if problems:
             raise CheckpointError(
@@ -350,53 +344,5 @@ def _snapshot(header: dict[str, Any], state: State) -> Snapshot:
     return Snapshot(state, header["cluster_id"], header["journal"], header["term"], header["owner"], header["rebuilt"])
 
 
-def _stem(partition: int) -> str:
-    return f"partition-{partition:04d}."
-
-
 def _name(partition: int, snapshot: Snapshot) -> str:
-    state = snapshot.state
-    return f"{_stem(partition)}{snapshot.term:010d}.{state.step:016d}.{state.clock:016d}"
-
-
-def _age(name: str) -> tuple[int, int]:
-    """Return (term, step) of a snapshot's name."""
-    _, *numbers, _ = name.split(".")  # before format 4 there were no terms, before format 8 no clocks
-    return (0, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
-
-
-def _clock(name: str) -> float:
-    """Return the clock of a snapshot's name, ms; infinity where it does not tell."""
-    _, *numbers, _ = name.split(".")
-    return int(numbers[2]) if len(numbers) > 2 else math.inf
-
-
-def _stamp(project: Project) -> dict[str, Any]:
-    """Return what a snapshot must agree on to be continued."""
-    settings = project.settings
-    return {
-        "format": Checkpoints.FORMAT,
-        "river": version("river"),
-        "python": ".".join(platform.python_version_tuple()[:2]),
-        **_settings_digests(settings),
-        "features": _code_digest(project),
-    }
-
-
-def _settings_digests(settings: Settings) -> dict[str, str]:
-    """Return a digest of each part of the project file that decides what a state means."""
-    shape = settings.model_dump(mode="json", include={"task", "fields", "features", "online", "blend", "label"})
-    return {f"settings.{name}": _digest(json.dumps(part, sort_keys=True)) for name, part in sorted(shape.items())}
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _code_digest(project: Project) -> str | None:
-    """Return a digest of the file of the project's feature function, None if it has none."""
-    features = project.settings.features
-    if features is None or features.function is None:
-        return None
-    path = project.folder / features.function.partition(":")[0]
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return name_of(partition, snapshot.term, snapshot.state.step, snapshot.state.clock)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from functools import update_wrapper
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import msgspec
 
 from core.errors import StoreError
 from core.records import Event, Label
+from streaming.sqlite_errors import translated
 
 _SCHEMA = """
     PRAGMA journal_mode = WAL;
@@ -29,19 +29,6 @@ _AT_ONCE = 4_096
 _EVENT, _LABEL = 0, 1
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _translated(method: Callable[Concatenate[Spool, _P], _R]) -> Callable[Concatenate[Spool, _P], _R]:
-    def call(self: Spool, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return method(self, *args, **kwargs)
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-
-    return update_wrapper(call, method)
 
 
 class Spool:
@@ -74,22 +61,22 @@ class Spool:
             self._db = sqlite3.connect(path)
             self._db.executescript(_SCHEMA)
         except sqlite3.Error as error:
-            raise self._failure(error) from error
+            raise self.failure(error) from error
 
-    @_translated
+    @translated
     def recall(self, name: str) -> Any:
         """Return what was noted under a name, None if nothing."""
         found = self._db.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
         return None if found is None else json.loads(found[0])
 
-    @_translated
+    @translated
     def add(self, read: Iterable[tuple[int, Event | Label]], notes: dict[str, Any]) -> None:
         """Take in what was read of some rows, each with the row's number, and note how far that is: all or nothing."""
         with self._db:
             self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?)", map(_entry, read))
             self._note(notes)
 
-    @_translated
+    @translated
     def know(self, ids: Iterable[tuple[str, int]]) -> None:
         """Keep what is known of ids, as flags; those of one id add up."""
         with self._db:
@@ -97,18 +84,18 @@ class Spool:
                 "INSERT INTO known VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET flags = flags | excluded.flags", ids
             )
 
-    @_translated
+    @translated
     def knows_any(self) -> bool:
         """Tell whether anything is known of any id."""
         return self._db.execute("SELECT 1 FROM known LIMIT 1").fetchone() is not None
 
-    @_translated
+    @translated
     def known(self, event_id: str) -> int:
         """Return the flags of an id, 0 without any."""
         found = self._db.execute("SELECT flags FROM known WHERE id = ?", (event_id,)).fetchone()
         return 0 if found is None else int(found[0])
 
-    @_translated
+    @translated
     def note(self, notes: dict[str, Any]) -> None:
         """Note something under names."""
         with self._db:
@@ -118,17 +105,17 @@ class Spool:
         rows = [(name, json.dumps(value)) for name, value in notes.items()]
         self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", rows)
 
-    @_translated
+    @translated
     def sort(self) -> None:
         """Put everything into its order."""
         self._db.execute("CREATE INDEX IF NOT EXISTS places ON records (time, turn, row)")
 
-    @_translated
+    @translated
     def count(self) -> int:
         """Return the number of events and labels."""
         return int(self._db.execute("SELECT count(*) FROM records").fetchone()[0])
 
-    @_translated
+    @translated
     def every(self, number: int) -> list[int]:
         """Return the time of every so manieth event or label in their order, ms, without the first."""
         times = self._db.execute("SELECT time FROM records ORDER BY time")
@@ -144,9 +131,9 @@ class Spool:
                     parts = _decoder.decode(content)
                     yield row, Event(*parts) if turn == _EVENT else Label(*parts)
         except sqlite3.Error as error:
-            raise self._failure(error) from error
+            raise self.failure(error) from error
 
-    @_translated
+    @translated
     def clear(self) -> None:
         """Forget everything."""
         with self._db:
@@ -164,7 +151,8 @@ class Spool:
         for suffix in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
-    def _failure(self, error: sqlite3.Error) -> StoreError:
+    def failure(self, error: sqlite3.Error) -> StoreError:
+        """Say which file could not be written or read, and what to do."""
         return StoreError(
             f"{self._path}: {error}; is the disk full? If the file is damaged, remove it: what was ingested so far is "
             "found in the tables"

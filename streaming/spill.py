@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import update_wrapper
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
 
 from core.errors import StoreError
+from streaming.sqlite_errors import translated
 
 Row = tuple[int, int, str, bytes]
 """Queue, deadline, id, encoded value."""
@@ -30,20 +29,6 @@ _SCHEMA = f"""
     CREATE INDEX due ON entries (queue, deadline, id);
     BEGIN;
 """
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _translated(
-    method: Callable[Concatenate[Spill, _P], _R],
-) -> Callable[Concatenate[Spill, _P], _R]:
-    def call(self: Spill, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return method(self, *args, **kwargs)
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-
-    return update_wrapper(call, method)
 
 
 class Spill:
@@ -69,7 +54,7 @@ class Spill:
         self._is_known = [True] * queues
         self._open()
 
-    @_translated
+    @translated
     def add(self, rows: list[Row]) -> None:
         """Take entries in; none of their ids may be here already."""
         self._db.executemany("INSERT INTO entries (queue, deadline, id, value) VALUES (?, ?, ?, ?)", rows)
@@ -79,7 +64,7 @@ class Spill:
             if first is None or (deadline, entry_id) < first:
                 self._firsts[queue] = (deadline, entry_id) if self._is_known[queue] else None
 
-    @_translated
+    @translated
     def find(self, entry_id: str) -> tuple[int, int, bytes] | None:
         """Return (queue, deadline, encoded value) of an id, None where it is not here."""
         row: tuple[int, int, bytes] | None = self._db.execute(
@@ -87,13 +72,13 @@ class Spill:
         ).fetchone()
         return row
 
-    @_translated
+    @translated
     def queue_of(self, entry_id: str) -> int | None:
         """Return the queue that an id is in, None where it is not here."""
         found = self._db.execute("SELECT queue FROM entries WHERE id = ?", (entry_id,)).fetchone()
         return None if found is None else found[0]
 
-    @_translated
+    @translated
     def remove(self, entry_id: str) -> int | None:
         """Forget an id; return the queue that it was in, None where it was not here."""
         found = self._db.execute("DELETE FROM entries WHERE id = ? RETURNING queue", (entry_id,)).fetchall()
@@ -110,7 +95,7 @@ class Spill:
         """Return the earliest (deadline, id) of a queue, None where it is empty."""
         return self._firsts[queue] if self._is_known[queue] else self._look_up_first(queue)
 
-    @_translated
+    @translated
     def take(self, queue: int, count: int) -> list[tuple[int, str, bytes]]:
         """Remove the earliest `count` entries of a queue, and return them as (deadline, id, encoded value)."""
         rows: list[tuple[int, str, bytes]] = self._db.execute(
@@ -127,14 +112,14 @@ class Spill:
         try:
             yield from self._db.execute("SELECT queue, deadline, id, value FROM entries ORDER BY queue, deadline, id")
         except sqlite3.Error as error:
-            raise self._failure(error) from error
+            raise self.failure(error) from error
 
     def ids(self) -> Iterator[str]:
         """Go through all ids, in any order."""
         try:
             yield from (row[0] for row in self._db.execute("SELECT id FROM entries"))
         except sqlite3.Error as error:
-            raise self._failure(error) from error
+            raise self.failure(error) from error
 
     def close(self) -> None:
         """Give the disk space back; everything in it is gone."""
@@ -151,12 +136,12 @@ class Spill:
             finally:
                 Path(name).unlink()
         except (OSError, sqlite3.Error) as error:
-            raise self._failure(error) from error
+            raise self.failure(error) from error
 
     def _forget_first(self, queue: int) -> None:
         self._firsts[queue], self._is_known[queue] = None, False
 
-    @_translated
+    @translated
     def _look_up_first(self, queue: int) -> tuple[int, str] | None:
         found = self._db.execute(
             "SELECT deadline, id FROM entries WHERE queue = ? ORDER BY deadline, id LIMIT 1", (queue,)
@@ -164,7 +149,8 @@ class Spill:
         self._firsts[queue], self._is_known[queue] = found, True
         return self._firsts[queue]
 
-    def _failure(self, error: Exception) -> StoreError:
+    def failure(self, error: Exception) -> StoreError:
+        """Say where entries wait that could not be kept, and what to do."""
         return StoreError(
             f"{self._folder}: ids that wait for their labels do not fit in memory and cannot be kept here: {error}; "
             "make room on this disk, or raise state.max_in_memory"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.settings import Settings
-from core.wording import counted
+from core.wording import listed
 from flows.checks.columns import MIN_ROWS, Column, Numbers, Times, time_parts
 from flows.checks.report import DataCheck, allow_it, found, to_check
 
@@ -18,7 +18,6 @@ VARIED = 0.8
 _LONGER = 3
 """And if it stands still so many times as long as ever before: a month lasts a month."""
 
-_NAMED = 5
 """Features that a sentence names."""
 
 
@@ -61,10 +60,9 @@ def _stands_still(column: Column, event_time: Times, holdout: NDArray[np.bool_],
 
 
 def _useless(never: Sequence[str]) -> str:
-    more = f" and {counted(len(never) - _NAMED, 'more feature')}" if len(never) > _NAMED else ""
     verb = "has" if len(never) == 1 else "have"
     return (
-        f"{', '.join(never[:_NAMED])}{more} {verb} one value in all of the rows, from which a model learns nothing: "
+        f"{listed(never)} {verb} one value in all of the rows, from which a model learns nothing: "
         f"leave out of the features what will not vary, or {allow_it(never[0], 'constant')}."
     )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from core.predictions import Outcome
 from core.settings import Settings
-from core.wording import counted
+from core.wording import counted, listed
 from flows.checks.columns import MIN_ROWS, Column, Times, time_parts
 from flows.checks.report import DataCheck, allow_it, found, to_check
 from flows.examples import LeftOut
@@ -18,7 +18,6 @@ from flows.examples import LeftOut
 _LEFT = 0.1
 """A feature is gone where fewer than this share of the values of any earlier part are left."""
 
-_NAMED = 5
 """Classes that a sentence names."""
 
 
@@ -94,9 +93,7 @@ def balance_checks(train: Sequence[Outcome], holdout: Sequence[Outcome], setting
         said = f"Classes of fewer than {needed} training rows are hardly learned: {_named(few)}."
         checks.append(DataCheck("balance", "warning", float(smallest), float(needed), said))
     if holdout and (absent := {name: 0 for name in counts if name not in set(holdout)}):
-        said = (
-            f"The hold-out has no row of {', '.join(map(str, list(absent)[:_NAMED]))}: nothing is known of them there."
-        )
+        said = f"The hold-out has no row of {listed(list(absent))}: nothing is known of them there."
         checks.append(DataCheck("balance", "warning", 0.0, 1.0, said))
     return found(
         checks, DataCheck("balance", "passed", float(smallest), float(needed), f"Training has {_named(counts)}.")
@@ -133,5 +130,4 @@ def _spread(train: Sequence[Outcome]) -> DataCheck:
 
 def _named(counts: dict[Outcome, int] | Counter[Outcome]) -> str:
     ranked = sorted(counts.items(), key=lambda one: (one[1], str(one[0])))
-    more = f" and {len(ranked) - _NAMED} more classes" if len(ranked) > _NAMED else ""
-    return ", ".join(f"{count:,} rows of {name}" for name, count in ranked[:_NAMED]) + more
+    return listed([f"{counted(count, 'row')} of {name}" for name, count in ranked])

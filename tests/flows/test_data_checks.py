@@ -106,7 +106,7 @@ def test_a_rare_class_among_others_is_a_warning():
     rows = flights_like(task="multiclass")
     rows.outcomes[50] = "diverted"
     assert rows.failed() == []
-    assert any("1 rows of diverted" in warning for warning in rows.check().warnings)
+    assert any("1 row of diverted" in warning for warning in rows.check().warnings)
 
 
 def test_labels_of_a_regression_that_are_all_the_same_fail():
@@ -126,7 +126,7 @@ def test_a_feature_that_never_varied_is_a_warning_with_the_advice_to_leave_it_ou
     rows.frame["distance"], rows.frame["rain"] = 500.0, 0.0
     assert rows.failed() == []
     (said,) = [warning for warning in rows.check().warnings if warning.startswith("constant")]
-    assert "rain, distance have one value" in said and "leave out of the features" in said
+    assert "rain and distance have one value" in said and "leave out of the features" in said
     allowed = rows.given(validation={"allow": {"distance": ["constant"], "rain": ["constant"]}})
     assert not any(warning.startswith("constant") for warning in allowed.check().warnings)
 

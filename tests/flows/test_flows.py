@@ -23,10 +23,11 @@ from flows.candidates import build, defaults
 from flows.check_drift import check_drift
 from flows.evaluation import evaluate
 from flows.examples import as_examples
+from flows.fitting import fit
 from flows.lease import progress, take
 from flows.maintenance import maintenance
 from flows.retrain import retrain
-from flows.search import fit, search
+from flows.search import search
 
 OWN = '''
 from sklearn.base import BaseEstimator, ClassifierMixin

@@ -16,10 +16,12 @@ from core.errors import HeadraceError
 from core.project import Project
 from flows.candidates import defaults
 from flows.examples import Examples, as_examples
-from flows.search import described, fit, search
+from flows.fitting import fit
+from flows.search import search
 from flows.spaces import families
 from flows.splits import folds, inner_split
 from flows.study import Study
+from flows.trials import described
 
 OWN = '''
 from sklearn.base import BaseEstimator, ClassifierMixin

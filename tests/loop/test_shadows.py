@@ -17,7 +17,7 @@ from core.registry import Registry
 from core.store import TableStore
 from core.tables import EXAMPLES, PREDICTIONS, milliseconds
 from flows import training
-from flows.search import fit
+from flows.fitting import fit
 from streaming.memory_broker import MemoryBroker
 
 ONE_MORE = {"bootstrap_after": "12h", "every": None, "duration": "30m", "min_examples": 100, "growth": 1.5}
