@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.shadowing import Ended, Shadowing
+from backtest.served import Served
+from backtest.shadowing import Ended
 from backtest.simulation import Outcome, Retraining
 from backtest.tape import Tape
 from core.clocks import Clock
@@ -58,7 +59,7 @@ def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> 
         row
         for row in sorted(labels)
         if all(outcome.served.online[row].keys() >= active for outcome in outcomes)
-        and all(is_sane(outcome.served.served[row]) for outcome in outcomes)
+        and all(is_sane(outcome.served.published(row)) for outcome in outcomes)
         and all(outcome.served.champion[row] is not None for outcome in outcomes if outcome.policy.batch)
     ]
     times = milliseconds(tape.tables.whole(PREDICTIONS)["event_time"])[rows]
@@ -91,10 +92,10 @@ def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds:
 
 
 def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str, Any]:
-    columns: dict[str, list[Prediction]] = {"served": [_sure(outcome.served.served[row]) for row in common.rows]}
+    served, online = outcome.served, outcome.served.online
+    columns: dict[str, list[Prediction]] = {"served": [_sure(served.published(row)) for row in common.rows.tolist()]}
     if outcome.policy.batch:
-        columns["champion"] = [_sure(outcome.served.champion[row]) for row in common.rows]
-    online = outcome.served.online
+        columns["champion"] = [_sure(served.champion[row]) for row in common.rows]
     for expert in settings.online:
         if all(expert.name in online[row] for row in common.rows):
             columns[expert.name] = [online[row][expert.name] for row in common.rows]
@@ -111,7 +112,7 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
         "train_seconds": round(sum(one.attempt.seconds for one in done), 2),
         "rows_trained": sum(one.attempt.rows for one in done),
         "alerts": len(outcome.alerts),
-        "retrainings": [_of_retraining(one, outcome.shadowing, settings.clock) for one in done],
+        "retrainings": [_of_retraining(one, outcome, settings.clock) for one in done],
         "alerted": [
             {
                 "window": alert.stage.name,
@@ -134,8 +135,8 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
     }
 
 
-def _of_retraining(one: Retraining, shadowing: Shadowing, clock: Clock) -> dict[str, Any]:
-    champion, write = one.attempt.champion, clock.to_json
+def _of_retraining(one: Retraining, outcome: Outcome, clock: Clock) -> dict[str, Any]:
+    shadowing, champion, write = outcome.shadowing, one.attempt.champion, clock.to_json
     version = None if champion is None else champion.model.version
     ends = [end for end in shadowing.ended if (end.shadow.role, end.shadow.version) == (CHALLENGER, version)]
     promoted = version in shadowing.entered
@@ -148,18 +149,19 @@ def _of_retraining(one: Retraining, shadowing: Shadowing, clock: Clock) -> dict[
         "rows": one.attempt.rows,
         "why": list(one.why),
         "gain": one.attempt.gain,
-        "shadow": None if not ends else _of_shadow(ends[0], clock),
+        "shadow": None if not ends else _of_shadow(ends[0], outcome.served, clock),
         "not_promoted_because": [*one.attempt.reasons, *([] if promoted else [end.why for end in ends]), *undecided],
     }
 
 
-def _of_shadow(end: Ended, clock: Clock) -> dict[str, Any]:
+def _of_shadow(end: Ended, served: Served, clock: Clock) -> dict[str, Any]:
     verdict = end.verdict.as_json()
     return {
         "from": clock.to_json(end.shadow.since),
         "to": clock.to_json(end.at),
         "conclusion": end.conclusion,
         "labels": verdict["rows"],
+        "served": int((served.canary == end.shadow.version).sum()),
         "saved": verdict["gain"],
     }
 

@@ -16,12 +16,13 @@ from backtest.tape import Ints, Tape
 from backtest.unlearning import learned_rows
 from core.batch_model import FittedModel
 from core.blend import Blend
-from core.models import CHAMPION, SHADOWS
+from core.models import CHALLENGER, CHAMPION, SHADOWS
 from core.predictions import Prediction
 from core.quarantine import Span
 from core.settings import Settings
 from core.tables import EXAMPLES, PREDICTIONS, Filter, prediction_cell, prediction_column, shadow_columns
 from flows.examples import as_frame
+from streaming.canary import Canary
 from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
 from streaming.serving import Scores, learn, usable
 from streaming.shadow import Shadowed, Shadows, members_of
@@ -60,6 +61,13 @@ class Served:
         The project file, with the policy's settings.
     alone : bool
         Whether the champion is served without the online experts.
+
+    Attributes
+    ----------
+    served : list of prediction or None
+        The blend with the champion of each row, or the champion alone.
+    canary : array of int
+        Version of the challenger with which each row was served all the same, 0 for none.
     """
 
     def __init__(self, tape: Tape, settings: Settings, *, alone: bool = False) -> None:
@@ -72,6 +80,8 @@ class Served:
         self._shadows = Shadows()
         self._model: FittedModel | None = None
         self._followed: dict[str, FittedModel] = {}
+        self._canary = Canary()
+        self._names = tape.names(settings.topics.key)
         self._entries, self._steps = tape.order
         self._implied = tape.tables.whole(EXAMPLES)["implied"].to_numpy()
         self._at = 0
@@ -85,6 +95,7 @@ class Served:
         self._successors: dict[int, Prediction | None] = {}
         self.served: list[Prediction | None] = [None] * rows
         self.shadowed: list[Mapping[str, Shadowed] | None] = [None] * rows
+        self.canary = np.zeros(rows, dtype=np.int32)
 
     def swap(self, model: FittedModel) -> None:
         """Let a champion predict from the next row on; one that was in shadow brings its blend with it."""
@@ -96,6 +107,15 @@ class Served:
         """Let a model predict in shadow from the next row on; None ends it."""
         followed = {name: kept for name, kept in self._followed.items() if name != role}
         self._followed = followed if model is None else {**followed, role: model}
+        if role == CHALLENGER:
+            self._canary.follow(None if model is None else model.version, self._settings.promotion.canary)
+
+    def published(self, row: int) -> Prediction | None:
+        """Return what a row was served, with the champion or with the canary."""
+        made = (self.shadowed[row] or {}).get(CHALLENGER)
+        if made is None or not self.canary[row]:
+            return self.served[row]
+        return made.prediction if self._alone else made.blended
 
     def advance(self, step: int) -> None:
         """Serve and learn everything up to and with `step`."""
@@ -196,6 +216,7 @@ class Served:
         if own:
             checked = {role: self._plausible.check(prediction) for role, prediction in own.items()}
             self.shadowed[row] = self._shadows.mix(checked, predictions, step)
+            self.canary[row] = self._canary.takes(self._names[row], self.shadowed[row]) or 0
 
     def _seat(self, row: int, followed: Mapping[str, Shadowed]) -> None:
         """Give the versions that predict a row their blends, as a worker does."""
@@ -263,6 +284,7 @@ class Served:
         versions = [int(version) or None for version in self.versions[rows]]
         replaced: dict[str, list[Any]] = {
             "champion_version": versions,
+            "canary_version": [int(version) or None for version in self.canary[rows]],
             prediction_column(CHAMPION): [prediction_cell(self.champion[row]) for row in rows],
             prediction_column("served"): [prediction_cell(self.served[row]) for row in rows],
         }

@@ -26,7 +26,8 @@ from core.project import Project
 from core.settings import Settings
 from core.spans import next_due, window_origin
 from core.strict_json import shorten
-from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, milliseconds, prediction_column, prediction_of
+from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, key_column, milliseconds, prediction_column, prediction_of
+from streaming.canary import name_of
 from streaming.decisions import BATCH
 from streaming.experts import build_experts
 from streaming.machine import Machine
@@ -93,6 +94,15 @@ class Tape:
         entries = np.concatenate([np.arange(len(self.step)), -1 - np.arange(len(self.label_step))])
         order = np.lexsort((turns, steps))
         return entries[order], steps[order]
+
+    def names(self, key_field: str | None) -> list[str]:
+        """Return what each row is named by, to be in a canary's share or not."""
+        rows = self.tables.whole(PREDICTIONS)
+        ids: list[str] = rows["id"].to_pylist()
+        if key_field is None:
+            return ids
+        values = rows[key_column(key_field)].to_pylist()
+        return [name_of(one, {key_field: value}, key_field) for one, value in zip(ids, values, strict=True)]
 
     def step_at(self, moment: int) -> int:
         """Return the step up to which the stream has come when its clock reaches `moment`, ms."""

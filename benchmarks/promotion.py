@@ -25,9 +25,9 @@ from scipy.stats import beta
 from core.batch_model import FittedModel
 from core.blend import Blend
 from core.durations import DAY
-from core.loop_settings import PromotionSettings
 from core.metrics import loss
 from core.project import Project, load_project
+from core.promotion_settings import PromotionSettings
 from core.sequential import Block, Verdict, judge
 from core.settings import Settings
 from core.tables import EXAMPLES

@@ -143,6 +143,7 @@ def status_of(project: Project) -> dict[str, Any]:
         "state": str(project.state),
         **services,
         "champion": _champion(project, services["worker"].get("champion")),
+        "canary": _canary(services["worker"].get("partitions") or {}),
         "shadows": shadows.get("shadows", {}),
         "shadows_problem": shadows.get("problem"),
         "retrainings_under_way": under_way,
@@ -154,6 +155,15 @@ def status_of(project: Project) -> dict[str, Any]:
 def _champion(project: Project, version: int | None) -> dict[str, Any]:
     card = project.cards / f"{version}.html"
     return {"version": version, "card": str(card) if version is not None and card.exists() else None}
+
+
+def _canary(partitions: dict[str, Any]) -> dict[str, Any] | None:
+    """Return which challenger serves what share of the events, and how many it has served in all partitions."""
+    known = [found for part in partitions.values() if (found := part.get("canary"))]
+    if not known:
+        return None
+    newest = max(known, key=lambda one: int(one["version"]))
+    return {**newest, "served": sum(one["served"] for one in known if one["version"] == newest["version"])}
 
 
 def _check(project: Project, service: str) -> int:
@@ -182,6 +192,11 @@ def _status_lines(content: dict[str, Any], clock: Clock) -> list[str]:
     version = content["champion"]["version"]
     lines.append(f"  champion {version if version is not None else 'none yet'}")
     lines += [f"  card     {content['champion']['card']}"] if content["champion"]["card"] else []
+    if canary := content["canary"]:
+        lines.append(
+            f"  canary   version {canary['version']} serves {canary['share']:.1%} of the events while it shadows: "
+            f"{canary['served']:,} so far"
+        )
     lines += [f"  shadow   {shadow['said']}" for shadow in content["shadows"].values()]
     if problem := content["shadows_problem"]:
         lines.append(f"  warning  shadows wait: {problem}")

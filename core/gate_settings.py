@@ -41,7 +41,7 @@ class GateSettings(Section):
     """What a challenger has to show; every gate fails closed."""
 
     max_relative_loss: float = Field(
-        1.0, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
+        1.002, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
     )
     max_alone_loss: float = Field(
         1.0,

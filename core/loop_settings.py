@@ -200,46 +200,6 @@ class ValidationSettings(Section):
     )
 
 
-class PromotionSettings(Section):
-    """What happens to a version that passed its gates: in shadow it is judged by the blend with it on live labels."""
-
-    shadow: bool = Field(
-        False,
-        description="whether it predicts in shadow first, until that judgement promotes or drops it; false: it serves "
-        "at once",
-    )
-    watch: bool = Field(
-        True,
-        description="whether a former champion goes on in shadow, and comes back by itself if what is served with it "
-        "is better",
-    )
-    approval: bool = Field(
-        False,
-        description="whether a person must approve a version that gates and shadow let pass: in Prefect or by "
-        "`headrace approve`",
-    )
-    alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="chance that a challenger that gains nothing is ever promoted, at most"
-    )
-    block: Duration = Field(
-        DAY,
-        ge=SECOND,
-        description="span of event time within which losses may depend on each other: one unit each; as each ends, "
-        "shadows are judged",
-    )
-    worth: float = Field(
-        0.002,
-        ge=0,
-        lt=1,
-        description="relative fall of the served loss; a challenger that surely gains less is dropped",
-    )
-    max_labels: PositiveInt = Field(
-        50_000,
-        description="labels after which a challenger that was not superior by then is dropped; at least 14 blocks are "
-        "seen",
-    )
-
-
 class AlertSettings(Section):
     """Where alerts are sent after they are written."""
 

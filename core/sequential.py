@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core.loop_settings import PromotionSettings
+from core.promotion_settings import PromotionSettings
 
 Conclusion = Literal["superior", "inferior", "futile", "spent", "undecided"]
 Array = NDArray[np.float64]

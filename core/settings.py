@@ -26,7 +26,6 @@ from core.loop_settings import (
     BlendSettings,
     DriftSettings,
     ExpertSettings,
-    PromotionSettings,
     RetrainSettings,
     StateSettings,
     ValidationSettings,
@@ -34,6 +33,7 @@ from core.loop_settings import (
 )
 from core.models import SHADOWS
 from core.privacy_settings import PrivacySettings
+from core.promotion_settings import PromotionSettings
 from core.recorded import ROW_TIME, filled_in
 from core.setting_types import Kind, Name, Section, Task
 from core.stream_settings import (

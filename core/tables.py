@@ -3,7 +3,8 @@
 ``predictions``
     One row an event, written when it was predicted: features as used, values of the fields that are in a key
     (``k_merchant``), every expert's prediction. Of each shadow its
-    version, its own prediction (``p_challenger``) and what would have been served with it (``p_with_challenger``).
+    version, its own prediction (``p_challenger``) and the blend with it (``p_with_challenger``). ``p_served`` is the
+    blend with the champion. That was served, but where ``canary_version`` names a challenger: there the blend with it.
 ``examples``
     One row a label that was joined (or implied at the horizon): the prediction's row and the outcome; ``successor`` is
     what the champion predicts that came between the two.
@@ -106,7 +107,7 @@ def prediction_column(expert: str) -> str:
 
 
 def shadow_columns(role: str) -> tuple[str, str, str]:
-    """Return the columns of a shadow: its version, its own prediction, and what would have been served with it.
+    """Return the columns of a shadow: its version, its own prediction, and the blend with it.
 
     Examples
     --------
@@ -159,6 +160,7 @@ def predictions_schema(settings: Settings) -> pa.Schema:
             pa.field("offset", pa.int64()),
             pa.field("step", pa.int64()),
             pa.field("champion_version", pa.int32()),
+            pa.field("canary_version", pa.int32()),
             *(pa.field(feature_column(name), _FEATURE_TYPES[kind]) for name, kind in kinds.items()),
             *(pa.field(key_column(name), pa.string()) for name in settings.key_fields),
             *(pa.field(prediction_column(expert), _prediction_type(settings)) for expert in experts),

@@ -7,8 +7,8 @@ from typing import Any
 
 from core.clocks import Clock
 from core.line_up import InShadow
-from core.loop_settings import PromotionSettings
 from core.models import CHALLENGER, PREVIOUS
+from core.promotion_settings import PromotionSettings
 from core.sequential import Verdict
 from core.wording import counted
 from flows.moves import Move

@@ -18,7 +18,8 @@ from typing import Any
 class EventBook:
     """Counters of events.
 
-    Parts of `expired`: `evicted` left early because the join was full, `erased` because their id was erased.
+    Part of `predicted`: `canary` were served by the blend with a challenger. Parts of `expired`: `evicted` left early
+    because the join was full, `erased` because their id was erased.
     """
 
     received: int = 0
@@ -32,6 +33,7 @@ class EventBook:
     evicted: int = 0
     erased: int = 0
     unknown_fields: int = 0
+    canary: int = 0
 
 
 @dataclass

@@ -195,7 +195,8 @@ class Course:
     def offer(self, champion: Champion | None, shadows: Mapping[str, Champion]) -> None:
         """Let `champion` serve, and these versions shadow: from the next record on, in lockstep from their time on."""
         if self.is_live:
-            self._live.offer(champion, shadows, self.machine.models.champion_version, self.state.following)
+            state, serving = self.state, self.machine.models.champion_version
+            self._live.offer(champion, shadows, serving, state.following, state.canary.share)
 
     def has_models(self) -> bool:
         """Return whether records may be taken: with the models that predicted when the state was kept."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from core.durations import LATEST
 from core.errors import CheckpointError
-from core.models import SHADOWS, BatchModel
+from core.models import CHALLENGER, SHADOWS, BatchModel
 from core.settings import Settings
 from streaming.champion import Champion
 from streaming.journal import Action, Batch, Entry, Erase, Follow, Swap, Tick, Unlearn, picks_of
@@ -51,7 +51,7 @@ class Decision:
         elif isinstance(self.action, Erase):
             machine.erase(self.action.requests)
         elif isinstance(self.action, Follow):
-            machine.follow(self.action.role, self.model)
+            machine.follow(self.action.role, self.model, self.action.share)
         else:
             machine.swap(self.model)
         return []
@@ -74,6 +74,7 @@ class LiveOrder:
         self._topics = settings.input_topics
         self._ranks = {topic: rank for rank, topic in enumerate(self._topics)}
         self._lockstep = lockstep
+        self._canary = settings.promotion.canary
         wait = None if lockstep else settings.order.max_wait / 1000
         self._merger = Merger(self._topics, wait, time.monotonic(), clocks)
         self._corrected: dict[tuple[str, int], int] = {}
@@ -92,6 +93,7 @@ class LiveOrder:
         shadows: Mapping[str, Champion],
         serving: int | None,
         following: Mapping[str, int],
+        share: float = 0.0,
     ) -> None:
         """Take notice of who is to serve and to shadow; what is so already changes nothing.
 
@@ -104,6 +106,8 @@ class LiveOrder:
             The version that serves now.
         following : mapping of str to int
             The version that shadows now, by role.
+        share : float
+            Share of the events that the challenger among them serves now.
         """
         if champion is not None:
             self.coming = champion if champion.model.version != serving else None
@@ -112,7 +116,7 @@ class LiveOrder:
         for role in SHADOWS:
             wanted, before = shadows.get(role), following.get(role)
             version = None if wanted is None else wanted.model.version
-            if version == before:
+            if version == before and (wanted is None or self._share(role) == (share if role == CHALLENGER else 0.0)):
                 continue
             serves = version is not None and version == serving
             if coming is not None and (serves or before == coming):
@@ -173,21 +177,25 @@ class LiveOrder:
         if self.coming is not None and self._is_due(self.coming, time_ms):
             changes.append(Decision(Swap(self.coming.model.version), model=self.coming.model))
             self.coming = None
-            changes += [_follow(role, shadow) for role, shadow in self._behind_swap.items()]
+            changes += [self._follow(role, shadow) for role, shadow in self._behind_swap.items()]
             self._behind_swap = {}
         for role, shadow in list(self._shadows_coming.items()):
             if shadow is None or self._is_due(shadow, time_ms):
-                changes.append(_follow(role, shadow))
+                changes.append(self._follow(role, shadow))
                 del self._shadows_coming[role]
         return changes
 
     def _is_due(self, coming: Champion, time_ms: int) -> bool:
         return not self._lockstep or time_ms >= coming.effective_at
 
+    def _follow(self, role: str, shadow: Champion | None) -> Decision:
+        if shadow is None:
+            return Decision(Follow(role, None))
+        return Decision(Follow(role, shadow.model.version, self._share(role)), model=shadow.model)
 
-def _follow(role: str, shadow: Champion | None) -> Decision:
-    model = None if shadow is None else shadow.model
-    return Decision(Follow(role, None if model is None else model.version), model=model)
+    def _share(self, role: str) -> float:
+        """Return the share of the events that a shadow is to serve."""
+        return self._canary if role == CHALLENGER else 0.0
 
 
 class ScriptedOrder:

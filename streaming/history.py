@@ -146,6 +146,7 @@ class History:
             served=_prediction(row[prediction_column("served")]),
             shadows=_shadows(row),
             keys={name: row[key_column(name)] for name in self._settings.key_fields} or None,
+            canary=row["canary_version"],
         )
         return Asked(predicted, row["labelled"])
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from core.models import CHALLENGER
 from core.predictions import Features, Outcome, Prediction
 from core.records import Label
 from streaming.deadlines import Deadlines
@@ -37,11 +38,13 @@ class Predicted:
     predictions : dict of str to prediction
         Each expert's; an expert that had none is left out.
     served : prediction or None
-        The blend; None while no expert can predict yet.
+        The blend with the champion; None while no expert can predict yet.
     shadows : dict of str to Shadowed, or None
         What each shadow made of it, by role; None without any.
     keys : dict of str to str or None, or None
         Values of the fields that are in a key, by name; None where the project has no key.
+    canary : int or None
+        The challenger with which the event was served all the same; see :mod:`streaming.canary`.
     """
 
     step: int
@@ -56,6 +59,14 @@ class Predicted:
     served: Prediction | None
     shadows: dict[str, Shadowed] | None = None
     keys: dict[str, str | None] | None = None
+    canary: int | None = None
+
+    @property
+    def published(self) -> Prediction | None:
+        """What was served: the blend with the champion, or the one with the canary."""
+        if self.canary is None or self.shadows is None:
+            return self.served
+        return self.shadows[CHALLENGER].blended
 
 
 class Fate(Enum):

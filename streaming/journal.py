@@ -76,10 +76,11 @@ class Unlearn(msgspec.Struct, array_like=True, tag=3, frozen=True):
 
 
 class Follow(msgspec.Struct, array_like=True, tag=4, frozen=True):
-    """From here on this version predicts in shadow, in this role; None ends it."""
+    """From here on this version predicts in shadow, in this role, and serves a share of the events; None ends it."""
 
     role: str
     version: int | None
+    share: float = 0.0
 
 
 class Erase(msgspec.Struct, array_like=True, tag=5, frozen=True):

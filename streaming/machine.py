@@ -13,13 +13,14 @@ from zlib import crc32
 
 from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction
-from core.models import CHAMPION, BatchModel
+from core.models import CHALLENGER, CHAMPION, BatchModel
 from core.predictions import FeatureValue, Outcome, Prediction
 from core.pseudonyms import Pseudonyms
 from core.quarantine import is_inside
 from core.records import BadRecord, Decoder, Event, Label, outcome_reader
 from core.settings import Settings
 from streaming.asking import Models
+from streaming.canary import name_of
 from streaming.forgetting import Forgetting
 from streaming.join import Fate, Predicted
 from streaming.learning import learn_event
@@ -63,7 +64,7 @@ class Machine:
         self._decoder = Decoder(settings, pseudonyms)
         self._mask = Mask(settings, pseudonyms)
         self._features = features
-        self._key_fields = settings.key_fields
+        self._key_fields, self._key = settings.key_fields, settings.topics.key
         self._keep_one_of = settings.state.kept_events if settings.has_function else 0
         missing = settings.label.missing
         self._implied = None if missing is None else outcome_reader(settings)(missing)
@@ -79,9 +80,11 @@ class Machine:
             was_shadow = any(shadow.version == version for shadow in state.shadows.by_role.values())
             state.champion_version, state.champion_since = version, 0 if was_shadow else state.step
 
-    def follow(self, role: str, model: BatchModel | None) -> None:
-        """Let `model` predict in shadow from the next record on; None ends it."""
+    def follow(self, role: str, model: BatchModel | None, share: float = 0.0) -> None:
+        """Let `model` predict in shadow from the next record on, a challenger serve a share of events; None ends it."""
         self.state.following = self.models.follow(role, model)
+        if role == CHALLENGER:
+            self.state.canary.follow(None if model is None else model.version, share)
 
     def erase(self, requests: Sequence[str]) -> None:
         """Forget the ids that these requests name."""
@@ -223,6 +226,9 @@ class Machine:
         version = state.champion_version if CHAMPION in predictions else None
         own = self._seat(prepared, version)
         served = state.blend.mix(predictions, state.step) if predictions else None
+        shadows = state.shadows.mix(own, predictions, state.step) if own else None
+        canary = state.canary.takes(name_of(event.id, prepared.keys, self._key), shadows)
+        state.books.events.canary += canary is not None
         return Predicted(
             step=state.step,
             id=event.id,
@@ -234,8 +240,9 @@ class Machine:
             features=features,
             predictions=predictions,
             served=served,
-            shadows=state.shadows.mix(own, predictions, state.step) if own else None,
+            shadows=shadows,
             keys=prepared.keys,
+            canary=canary,
         )
 
     def _seat(self, prepared: Prepared, champion: int | None) -> dict[str, Prediction | None] | None:

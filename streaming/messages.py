@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from core.durations import EARLIEST, LATEST, format_time
-from core.models import CHAMPION
+from core.models import CHALLENGER, CHAMPION
 from core.reasons import REASON_HEADER
 from core.settings import Settings
 from streaming.join import Predicted
@@ -35,15 +36,19 @@ def prediction_message(predicted: Predicted, topic: str) -> OutRecord:
     """Return the served prediction, keyed by event id, to the partition that its event came from.
 
     The value is ``{"id", "time", "prediction", "experts": {name: prediction}, "champion_version"}``;
-    ``prediction`` is null as long as no expert can predict.
+    ``prediction`` is null as long as no expert can predict. Where a canary served, it is among the experts, and
+    ``canary_version`` says which version it is.
     """
-    value = {
+    value: dict[str, Any] = {
         "id": predicted.id,
         "time": format_time(predicted.time),
-        "prediction": predicted.served,
+        "prediction": predicted.published,
         "experts": predicted.predictions,
         "champion_version": predicted.champion_version if CHAMPION in predicted.predictions else None,
     }
+    if predicted.canary is not None and predicted.shadows is not None:
+        value["experts"] = {**predicted.predictions, CHALLENGER: predicted.shadows[CHALLENGER].prediction}
+        value["canary_version"] = predicted.canary
     key = predicted.id.encode()
     return OutRecord(topic, key, _encoder.encode(value), predicted.clock, predicted.partition)
 

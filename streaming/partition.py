@@ -242,6 +242,7 @@ class Partition:
             "champion_failures": models.champion_failures,
             "shadows": state.following,
             "shadow_failures": models.shadow_failures,
+            "canary": {**vars(state.canary)} if state.canary.version is not None else None,
             "silenced": {expert.name: expert.silenced for expert in state.experts if expert.silenced},
             "unlearned": len(state.unlearned),
             "resets": {expert.name: expert.resets for expert in state.experts if expert.resets},

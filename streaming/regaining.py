@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from core.models import BatchModel
+from core.models import CHALLENGER, BatchModel
 from streaming.journal import Follow, Swap
 from streaming.machine import Machine
 from streaming.shadow import Missing
@@ -39,6 +39,7 @@ class Regaining:
     def __init__(self, number: int, machine: Machine, champion: ModelOf, shadow: ModelOf) -> None:
         self.champion: int | None = machine.state.champion_version
         self._shadows = dict(machine.state.following)
+        self._share = machine.state.canary.share
         self._number = number
         self._machine = machine
         self._champion_of = champion
@@ -76,7 +77,7 @@ class Regaining:
             model = self._shadow_of(version)
             if model is None:
                 return
-            self._machine.follow(role, model)
+            self._machine.follow(role, model, self._share if role == CHALLENGER else 0.0)
             del self._shadows[role]
             if isinstance(model, Missing) and not repeats:
                 yield Follow(role, None)

@@ -1,5 +1,7 @@
 """Shadows: versions that predict every event and are not served, each with the blend that would be served with it.
 
+A challenger may be served for a share of the events all the same: see :mod:`streaming.canary`.
+
 A blend belongs to the version whose predictions stand in the champion's place in it. A shadow begins with a copy of the
 blend that serves, and moves on as if its version served. When that version becomes champion its blend is adopted, and
 that of the champion before goes on in shadow, if that is followed. All of this happens when an event is predicted and
@@ -33,7 +35,7 @@ class Shadowed(NamedTuple):
     prediction : prediction or None
         Its own; None where it failed or was not plausible.
     blended : prediction or None
-        What would have been served with it; None while no expert can predict.
+        The blend with it; None while no expert can predict.
     """
 
     version: int

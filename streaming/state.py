@@ -9,6 +9,7 @@ from core.features import Vocabulary
 from core.quarantine import Span
 from core.settings import Settings
 from streaming.books import Books
+from streaming.canary import Canary
 from streaming.experts import Expert
 from streaming.join import LabelJoin
 from streaming.keyed import KeyedFeatures
@@ -42,6 +43,7 @@ class State:
     following: dict[str, int] = field(default_factory=dict)
     shadows: Shadows = field(default_factory=Shadows)
     erased: dict[str, Erased] = field(default_factory=dict)
+    canary: Canary = field(default_factory=Canary)
     keyed: KeyedFeatures = field(default_factory=lambda: KeyedFeatures((), 1))
 
     @classmethod

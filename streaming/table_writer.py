@@ -132,6 +132,7 @@ def _prediction_rows(rows: Sequence[Predicted], settings: Settings) -> dict[str,
         "offset": [row.offset for row in rows],
         "step": [row.step for row in rows],
         "champion_version": [row.champion_version for row in rows],
+        "canary_version": [row.canary for row in rows],
     }
     for name in settings.feature_kinds:
         columns[feature_column(name)] = [row.features[name] for row in rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from test_backtest import TURNS_AT, assert_documented, run, write
 
@@ -49,6 +51,18 @@ def test_one_that_is_not_better_is_dropped_and_says_why(tmp_path, monkeypatch):
     dropped = next(one for one in found["retrainings"] if one["shadow"])
     assert dropped["shadow"]["conclusion"] in ("futile", "spent", "inferior")
     assert not dropped["promoted"] and "The blend with challenger" in " ".join(dropped["not_promoted_because"])
+
+
+def test_a_canary_changes_what_is_served_and_nothing_that_is_decided(both, tmp_path):
+    without, found = copy.deepcopy(both[1]), backtest(tmp_path, shadow=True, canary=0.5)
+    served = [one["shadow"].pop("served") for one in found["retrainings"] if one["shadow"]]
+    ended = [one for one in without["retrainings"] if one["shadow"]]
+    assert [one["shadow"].pop("served") for one in ended] == [0] * len(served)
+    assert found["retrainings"] == without["retrainings"]
+    behind = [one["shadow"]["to"] - one["shadow"]["from"] for one in ended]
+    assert served and all(0.3 * count < some < 0.7 * count for some, count in zip(served, behind, strict=True))
+    assert found["log_loss"]["champion"] == without["log_loss"]["champion"]
+    assert found["log_loss"]["served"] < without["log_loss"]["served"], "the challenger was better, and some got it"
 
 
 def test_a_regression_brings_the_former_champion_back(tmp_path):

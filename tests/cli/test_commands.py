@@ -14,6 +14,8 @@ from cli.options import DEMO_MARKER, keep_from_demo
 from core.audit import Ledger
 from core.errors import UsageError
 from core.project import load_project
+from core.status import write_status
+from streaming.books import Books, EventBook
 
 PROJECT = "name: tiny\nid: id\ntime: t\nfields: {x: number}\nlabel: {path: y}\n"
 
@@ -96,6 +98,29 @@ def test_status_of_a_project_that_never_ran(folder, monkeypatch, capsys):
     assert content["worker"]["alive"] is False
     assert content["champion"] == {"version": None}
     assert run(monkeypatch, "status", str(folder), "--check", "worker") == 1
+
+
+def test_status_tells_of_a_canary_in_all_partitions(folder, monkeypatch, capsys):
+    def part(**canary):
+        books = Books(EventBook(predicted=9, canary=canary.get("served", 0))).as_dict()
+        return {"books": books, "loss": {}, "weights": {}, "clock": 0, "scored": 0, "canary": canary or None}
+
+    two = {"0": part(share=0.1, version=3, served=1_200), "1": part(share=0.1, version=3, served=34), "2": part()}
+    write_status(load_project(folder).status, "worker", {"state": "running", "partitions": two})
+    assert run(monkeypatch, "status", str(folder), "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["canary"] == {"share": 0.1, "version": 3, "served": 1_234}
+    assert run(monkeypatch, "status", str(folder)) == 0
+    said = capsys.readouterr().out
+    assert "canary   version 3 serves 10.0% of the events while it shadows: 1,234 so far" in said
+    assert "9 predicted, 1,200 canary" in said
+
+    two["0"]["canary"] = {"share": 0.1, "version": 4, "served": 5}
+    write_status(load_project(folder).status, "worker", {"state": "running", "partitions": two})
+    assert run(monkeypatch, "status", str(folder), "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["canary"]["served"] == 5, "partitions follow one after the other"
+    write_status(load_project(folder).status, "worker", {"state": "running", "partitions": {"2": part()}})
+    assert run(monkeypatch, "status", str(folder), "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["canary"] is None
 
 
 def test_a_demo_never_starts_over_in_a_state_that_somebody_worked_on(folder, monkeypatch):

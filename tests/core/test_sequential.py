@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.loop_settings import PromotionSettings
+from core.promotion_settings import PromotionSettings
 from core.sequential import FEWEST_BLOCKS, Block, Verdict, judge
 
 RULES = PromotionSettings()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from loop_lab import Loop, make_loop_project
 
@@ -46,12 +48,13 @@ def test_a_backtest_of_the_projects_own_policy_equals_the_running_loop(tmp_path,
 
 @pytest.mark.slow
 def test_a_backtest_judges_shadows_as_the_running_loop_does(tmp_path):
-    rules = {"shadow": True, "block": "1h"}
+    rules = {"shadow": True, "block": "1h", "canary": 0.25}
     retrain = {"bootstrap_after": "12h", "every": "18h", "duration": "30m", "min_examples": 100, "growth": None}
     project = make_loop_project(
         tmp_path / "p", "binary", events=1_600, turns_at=800, promotion=rules, retrain=retrain, online=["prior"]
     )
-    Loop(project, MemoryBroker()).replay()
+    broker = MemoryBroker()
+    Loop(project, broker).replay()
     rows = TableStore(project.tables).read(PREDICTIONS).sort_by("step")
     history = Ledger(project.ledger).history()
 
@@ -67,3 +70,13 @@ def test_a_backtest_judges_shadows_as_the_running_loop_does(tmp_path):
     assert len(judged) > 0
     assert [int(version) or None for version in outcome.served.versions] == rows["champion_version"].to_pylist()
     assert outcome.served.served == rows["p_served"].to_pylist()
+    canary = rows["canary_version"].to_pylist()
+    assert [int(version) or None for version in outcome.served.canary] == canary
+    in_shadow = [version for version in rows["challenger_version"].to_pylist() if version is not None]
+    assert 0.15 < sum(version is not None for version in canary) / len(in_shadow) < 0.35
+    values = [record.value for record in broker.records(project.settings.predictions_topic)]
+    published = {one["id"]: one for one in map(json.loads, values)}
+    assert [published[one]["prediction"] for one in tape.names(None)] == [
+        outcome.served.published(row) for row in range(len(canary))
+    ]
+    assert [published[one].get("canary_version") for one in tape.names(None)] == canary

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
 import pytest
-from stream_lab import MINUTE, START, FakeChampion, digest, easy_stream, make_project
+from stream_lab import MINUTE, START, digest, easy_stream, make_project
 from worker_lab import (
-    JOURNAL,
+    Aliases,
     Killed,
     KillingPhases,
+    changes,
     fill,
     rows_of,
     run,
@@ -21,9 +21,8 @@ from worker_lab import (
 )
 
 import streaming.opening as opening_module
-from core.errors import RegistryError
 from core.tables import EXAMPLES, PREDICTIONS
-from streaming.journal import Entry, Follow, Swap, TakeOver
+from streaming.journal import Follow, Swap
 from streaming.memory_broker import MemoryBroker
 
 STATE = {"commit_every": "1ms", "recover_within": "2ms"}
@@ -36,30 +35,8 @@ def _small_steps(monkeypatch):
     take_small_steps(monkeypatch)
 
 
-class Aliases:
-    """A registry: version 1 answers 0.3, version 2 by x, version 9 does not load."""
-
-    def __init__(self, **followed: tuple[int, int]) -> None:
-        self.aliases = followed
-
-    def followed(self):
-        return dict(self.aliases)
-
-    def load(self, version):
-        if version == 9:
-            raise RegistryError("version 9 cannot be trusted")
-        return FakeChampion(version, {1: lambda row: 0.3, 2: lambda row: 0.8 if row["x"] > 0 else 0.2}[version])
-
-
 def project_in(folder):
     return make_project(folder, online=["linear", "prior"], state=STATE)
-
-
-def changes(broker) -> list[Swap | Follow]:
-    """What the journal says about champions and shadows."""
-    decoder = msgspec.msgpack.Decoder(Entry | TakeOver)
-    entries = [decoder.decode(value) for value in values(broker, JOURNAL)]
-    return [a for e in entries if isinstance(e, Entry) for a in e.actions if isinstance(a, Swap | Follow)]
 
 
 def promoted_midway(project, broker, phases=None):

@@ -6,13 +6,16 @@ import threading
 import time
 from contextlib import contextmanager
 
+import msgspec
 from stream_lab import EVENTS, LABELS, MINUTE, START, FakeChampion
 
 import streaming.decisions as decisions_module
 import streaming.partition as partition_module
 import streaming.worker as worker_module
+from core.errors import RegistryError
 from core.store import TableStore
 from streaming.champion import ChampionWatcher
+from streaming.journal import Entry, Follow, Swap, TakeOver
 from streaming.memory_broker import MemoryBroker
 from streaming.ordering import CLOCK_HEADER
 from streaming.phases import Phase, Phases
@@ -150,3 +153,25 @@ def watching(source) -> ChampionWatcher:
 
     watcher.start = start_and_look
     return watcher
+
+
+class Aliases:
+    """A registry: version 1 answers 0.3, version 2 by x, version 9 does not load."""
+
+    def __init__(self, **followed: tuple[int, int]) -> None:
+        self.aliases = followed
+
+    def followed(self):
+        return dict(self.aliases)
+
+    def load(self, version):
+        if version == 9:
+            raise RegistryError("version 9 cannot be trusted")
+        return FakeChampion(version, {1: lambda row: 0.3, 2: lambda row: 0.8 if row["x"] > 0 else 0.2}[version])
+
+
+def changes(broker) -> list[Swap | Follow]:
+    """What the journal says about champions and shadows."""
+    decoder = msgspec.msgpack.Decoder(Entry | TakeOver)
+    entries = [decoder.decode(value) for value in values(broker, JOURNAL)]
+    return [a for e in entries if isinstance(e, Entry) for a in e.actions if isinstance(a, Swap | Follow)]
