@@ -96,7 +96,7 @@ def test_status_of_a_project_that_never_ran(folder, monkeypatch, capsys):
     assert run(monkeypatch, "status", str(folder), "--json", "-") == 0
     content = json.loads(capsys.readouterr().out)
     assert content["worker"]["alive"] is False
-    assert content["champion"] == {"version": None}
+    assert content["champion"] == {"version": None, "card": None}
     assert run(monkeypatch, "status", str(folder), "--check", "worker") == 1
 
 

@@ -12,9 +12,12 @@ import pyarrow as pa
 import pytest
 from flows_lab import BATCH, HEAD, Toy, examples, later, make_toy
 
+from cli.inspect import history_of, status_of
+from cli.trail import about, version_lines
 from core.batch_model import FittedModel
 from core.project import load_project
 from core.registry import Registry
+from core.status import write_status
 from core.tables import feature_column
 from flows.candidates import defaults
 from flows.card.curves import curves_of
@@ -71,6 +74,15 @@ def test_the_ledger_says_where_the_card_is_and_how_long_it_took(two_versions: An
     body = toy.bodies("retraining")[-1]
     assert (toy.project.state / body["card"]) == toy.project.cards / f"{second['version']}.html"
     assert body["steps"]["describe"] > 0.0
+
+
+def test_history_and_status_say_where_it_is(two_versions: Any):
+    toy = two_versions[0]
+    entries = history_of(toy.project)
+    lines = version_lines(2, about(2, entries), toy.project.settings.clock)
+    assert any(line.strip() == "card        cards/2.html in the state folder" for line in lines)
+    write_status(toy.project.status, "worker", {"state": "running", "champion": 2, "partitions": {}})
+    assert status_of(toy.project)["champion"] == {"version": 2, "card": str(toy.project.cards / "2.html")}
 
 
 def test_the_facts_are_those_of_the_retraining(two_versions: Any):
