@@ -12,7 +12,7 @@ import click
 
 from cli.options import check_writable, json_option, log_to_stderr, project_argument, user, who_option, write_json
 from core.audit import Ledger
-from core.errors import HeadraceError
+from core.errors import HeadraceError, UsageError
 from core.project import Project, load_project
 from core.status import is_alive, read_status
 
@@ -46,6 +46,8 @@ def erase(project: Path, event_id: str, wait: float, who: str | None, json_file:
     runs is waited for; one that does not forgets it when it starts. What cannot be reached is said.
     """
     check_writable(json_file)
+    if not event_id:
+        raise UsageError("--id is empty: say which event")
     log_to_stderr()
     loaded = load_project(project)
     from core.store import TableStore

@@ -62,7 +62,8 @@ def _not_found(project: Project, stored_id: str) -> str:
     if project.ledger.exists():
         name, ledger = Erasures(project).name(stored_id), Ledger(project.ledger)
         try:
-            erased = [record for record in ledger.history("erasure") if record.body.get("id_hash") == name]
+            asked = [record for record in ledger.history("erasure") if record.body.get("id_hash") == name]
+            erased = [record for record in asked if record.body.get("found")]
         finally:
             ledger.close()
         if erased:

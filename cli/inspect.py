@@ -13,7 +13,7 @@ from cli.options import json_option, project_argument, write_json
 from core.audit import DISPATCH_PROBLEM, QUESTION, Ledger, LedgerRecord
 from core.clocks import Clock
 from core.durations import format_time
-from core.line_up import MOVES, SHADOW_ENDS
+from core.line_up import MOVES, SHADOW_ENDS, line_up
 from core.project import Project, load_project
 from core.status import is_alive, read_instances, read_status
 
@@ -128,8 +128,11 @@ def status_of(project: Project) -> dict[str, Any]:
     under_way: list[dict[str, Any]] = []
     waits: dict[str, Any] | None = None
     asked: str | None = None
+    champion = services["worker"].get("champion")
     if project.ledger.exists():
         ledger = Ledger(project.ledger)
+        if not services["worker"]["alive"]:  # what a stopped worker served last says nothing of moves since
+            champion = line_up(ledger.history()).champion
         under_way = [
             {"id": request.id, "trigger": request.trigger, "status": request.status, "attempt": request.attempt}
             for request in ledger.open_requests()
@@ -142,7 +145,7 @@ def status_of(project: Project) -> dict[str, Any]:
         "project": project.settings.name,
         "state": str(project.state),
         **services,
-        "champion": _champion(project, services["worker"].get("champion")),
+        "champion": _champion(project, champion),
         "canary": _canary(services["worker"].get("partitions") or {}),
         "shadows": shadows.get("shadows", {}),
         "shadows_problem": shadows.get("problem"),

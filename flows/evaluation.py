@@ -172,7 +172,7 @@ class _Compared:
     def difference(self, name: str, other: str) -> Difference:
         """Return the loss of one over that of another."""
         new, old = self._losses[name], self._losses[other]
-        return difference(new, old, self._blocks, self._confidence, clip_of(old))
+        return difference(new, old, self._blocks, self._confidence, clip_of(new, old))
 
     def slices(self, frame: pd.DataFrame) -> list[SliceLoss]:
         new, old = self._losses[CHALLENGER_BLEND], self._losses[CHAMPION_BLEND]

@@ -143,7 +143,11 @@ def explain(project: Project, registry: Registry, found: FoundEvent, version: in
     """
     asked = version or found.champion
     if asked is None:
-        raise UsageError("no champion had predicted it: say with --version which one to ask")
+        raise UsageError("no champion had predicted it: say with --version which one to ask, or retrain first")
+    known = [entry.version for entry in registry.versions()]
+    if asked not in known:
+        there = f"there are {', '.join(map(str, known))}" if known else "none is registered yet"
+        raise UsageError(f"model {project.settings.name!r} has no version {asked}; {there}")
     model = registry.load(asked)
     row = _frame(found.row, project.settings)
     reference = load_reference(project.state / "references", asked)

@@ -69,9 +69,14 @@ def blocks_of(event_time: Any, span: int) -> Blocks:
     return places * min(PARTS, len(times)) // len(times)
 
 
-def clip_of(losses: Array) -> float:
-    """Return where losses are clipped: only one of a thousand of these is larger."""
-    return float(np.quantile(losses, _CLIP)) if len(losses) else math.inf
+def clip_of(one: Array, other: Array) -> float:
+    """Return where the losses of two models are clipped: of neither is more than one of a thousand larger.
+
+    Not where one's alone are: beside a model that never says much, a sure and wrong one would look harmless.
+    """
+    return max(
+        (float(np.quantile(losses, _CLIP, method="lower")) for losses in (one, other) if len(losses)), default=math.inf
+    )
 
 
 def difference(new: Array, old: Array, blocks: Blocks, confidence: float, clip: float = math.inf) -> Difference:

@@ -56,7 +56,7 @@ def slice_losses(
     blocks : array of row
         See :func:`flows.intervals.blocks_of`.
     """
-    limits, clip = settings.gates, clip_of(champion)
+    limits, clip = settings.gates, clip_of(challenger, champion)
     chosen = [(name, mask) for name, mask in slices_of(frame, settings) if mask.sum() >= limits.min_slice_rows]
     sure = 1.0 - (1.0 - limits.confidence) / max(len(chosen), 1)
     return [

@@ -81,6 +81,8 @@ def test_history_and_status_say_where_it_is(two_versions: Any):
     entries = history_of(toy.project)
     lines = version_lines(2, about(2, entries), toy.project.settings.clock)
     assert any(line.strip() == "card        cards/2.html in the state folder" for line in lines)
+    serves = {"version": 2, "card": str(toy.project.cards / "2.html")}
+    assert status_of(toy.project)["champion"] == serves, "as the ledger says, where no worker runs"
     write_status(toy.project.status, "worker", {"state": "running", "champion": 2, "partitions": {}})
     assert status_of(toy.project)["champion"] == {"version": 2, "card": str(toy.project.cards / "2.html")}
 

@@ -55,11 +55,21 @@ def test_bounds_by_rows_would_be_wrong_far_more_often():
 
 def test_an_absurd_row_moves_the_difference_but_not_the_bounds():
     new, old, day = rows_of(7, 60, 1)
-    calm = difference(new, old, day, 0.95, clip_of(old))
+    calm = difference(new, old, day, 0.95, clip_of(new, old))
     new[5] = 1e9
-    wild = difference(new, old, day, 0.95, clip_of(old))
+    wild = difference(new, old, day, 0.95, clip_of(new, old))
     assert wild.relative > 1e4
     assert wild.low == pytest.approx(calm.low, abs=0.02)
+
+
+def test_beside_a_model_that_never_says_much_one_that_is_sure_and_wrong_is_seen_to_be_worse():
+    draw, day = np.random.default_rng(2), np.arange(2_800) // 200
+    happened = draw.random(2_800) < 0.3
+    timid = np.where(happened, -np.log(0.3), -np.log(0.7))
+    bold = np.where(happened == (draw.random(2_800) < 0.8), -np.log(0.99), -np.log(0.01))
+    found = difference(bold, timid, day, 0.95, clip_of(bold, timid))
+    assert found.relative > 0.5
+    assert 0.3 < found.low < found.relative < found.high
 
 
 def test_where_nothing_can_be_told_nothing_is_said():

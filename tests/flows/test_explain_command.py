@@ -116,13 +116,20 @@ def test_an_erased_id_is_said_to_be_erased(
     said = capsys.readouterr().err
     assert "was erased at" in said
     assert "by ada" in said
+    run(monkeypatch, toy, "erase", toy.project.folder, "--id", gone, "--wait", 0, "--who", "bob")
+    assert run(monkeypatch, toy, "explain", toy.project.folder, "--id", gone) == 2
+    assert "by ada" in capsys.readouterr().err, "who found nothing any more did not erase it"
+    run(monkeypatch, toy, "erase", toy.project.folder, "--id", "never-there", "--wait", 0)
+    assert run(monkeypatch, toy, "explain", toy.project.folder, "--id", "never-there") == 2
+    assert "was erased" not in capsys.readouterr().err.splitlines()[-1]
+    assert run(monkeypatch, toy, "erase", toy.project.folder, "--id", "") == 2
 
 
-def test_an_unknown_version_is_the_registrys_error(
+def test_an_unknown_version_is_told_with_those_that_there_are(
     toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    assert run(monkeypatch, toy, "explain", toy.project.folder, "--id", ID, "--version", 9) == 7
-    assert "9" in capsys.readouterr().err
+    assert run(monkeypatch, toy, "explain", toy.project.folder, "--id", ID, "--version", 9) == 2
+    assert "has no version 9; there are 1" in capsys.readouterr().err
 
 
 def test_of_several_rows_the_latest_is_taken_and_its_label_too(tmp_path: Path):
