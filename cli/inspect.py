@@ -83,6 +83,9 @@ def _gist(entry: dict[str, Any]) -> str:
         ends = {"promoted": "promoted", "shadowing": "in shadow", "waiting": "waits for approval"}
         outcome = next((said for name, said in ends.items() if entry.get(name)), "not promoted")
         return f"{entry.get('trigger')}, {entry.get('rows') or 0:,} rows: {outcome}. {reasons}".strip()
+    if entry["kind"] == "erasure":
+        what = "an id erased" if entry.get("found") else "an id asked for, nothing found"
+        return f"{what}, by {entry.get('by')} at {entry['written_at']} ({entry['id_hash'][:12]})"
     if entry["kind"] in _ABOUT_WINDOWS:
         return f"{len(entry['spans'])} windows {_ABOUT_WINDOWS[entry['kind']]}"
     return ": ".join(filter(None, [entry.get("trigger"), reasons])) or entry["key"]

@@ -71,6 +71,8 @@ def test_a_worker_that_runs_is_waited_for(project):
     assert any("small.events" in sentence for sentence in said["cannot_reach"])
     (record,) = Ledger(project.ledger).history("erasure")
     assert record.body == said
+    told = CliRunner().invoke(cli, ["history", str(project.folder), "--kind", "erasure"]).output
+    assert "an id erased, by ada at" in told
     assert "e5" not in TableStore(project.tables).read(PREDICTIONS)["id"].to_pylist()
 
 
