@@ -39,7 +39,7 @@ from flows.references import Validation, volume_of, write_reference
 from flows.search import SearchResult, search
 from flows.stops import GatesPassed, NotPromoted
 from flows.training_data import TrainingData
-from monitoring.calibration import calibrations
+from monitoring.calibration import Calibrations, calibrations
 
 _log = logging.getLogger("headrace.retrain")
 
@@ -212,13 +212,16 @@ class Retraining:
         assert self.version is not None
         frame = self.data.rows.frame.tail(self.project.settings.gates.min_holdout_rows)
         expected = self._final.predict_frame(frame)
-        loaded, problem = self._ask(self.project, self.version, frame)
+        with ThreadPoolExecutor(1, "apart") as pool:  # another Python starts meanwhile, which takes as long
+            asked = pool.submit(self._ask, self.project, self.version, frame)
+            usual = calibrations(self.data.rows.table, self.project.settings)
+            loaded, problem = asked.result()
         try:
             self.gates.require([servable_gate(expected, loaded, problem)])
         except NotPromoted:
             self.describe()  # it is registered, and will not go away
             raise
-        for path in self._write_reference(self.version.version):
+        for path in self._write_reference(self.version.version, usual):
             self.registry.log_file(self.version.run_id, path, "reference")
         return "loads from the registry and answers the same"
 
@@ -334,7 +337,7 @@ class Retraining:
             recipe=self._recipe,
         )
 
-    def _write_reference(self, version: int) -> list[Path]:
+    def _write_reference(self, version: int, usual: Calibrations) -> list[Path]:
         assert self.evaluation is not None
         loss, served = self.evaluation.loss("challenger"), self.evaluation.loss(CHALLENGER_BLEND)
         if loss is None or served is None:
@@ -346,7 +349,7 @@ class Retraining:
             validation=Validation(loss, served if self.evaluation.experts else None),
             data_cut=data_cut(self.data.rows),
             table_version=self.data.version.examples,
-            calibrations=calibrations(self.data.rows.table, self.project.settings),
+            calibrations=usual,
             volume=volume_of(self.store, self.data.rows, self.project.settings, self.request.event_time),
             seed=self.project.settings.batch.seed,
         )
