@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from stream_lab import MINUTE, START, digest, easy_stream, make_project
+from stream_lab import MINUTE, START, easy_stream, make_project
 from worker_lab import (
+    STATE,
     Aliases,
     Killed,
     KillingPhases,
     changes,
     fill,
+    outcome_of,
     rows_of,
     run,
     take_small_steps,
@@ -18,11 +20,10 @@ from worker_lab import (
     with_clocks,
 )
 
-from core.tables import EXAMPLES, PREDICTIONS
+from core.tables import PREDICTIONS
 from streaming.journal import Follow, Swap
 from streaming.memory_broker import MemoryBroker
 
-STATE = {"commit_every": "1ms", "recover_within": "2ms"}
 FIRST, SECOND = START + 20 * MINUTE, START + 30 * MINUTE
 ALIASES = {"champion": (1, FIRST), "challenger": (2, SECOND)}
 
@@ -41,17 +42,12 @@ def stream():
     return fill(MemoryBroker(), with_clocks(easy_stream("binary", 100)))
 
 
-def result_of(project, broker, worker):
-    tables = {table: rows_of(project, table) for table in (PREDICTIONS, EXAMPLES)}
-    return digest(worker.partitions[0].state), values(broker), tables
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         take_small_steps(patch)
         project, broker = project_in(tmp_path_factory.mktemp("whole")), stream()
-        return result_of(project, broker, run(project, broker, watcher=watching(Aliases(**ALIASES))))
+        return outcome_of(project, broker, run(project, broker, watcher=watching(Aliases(**ALIASES))))
 
 
 def test_some_of_the_events_behind_the_challenge_are_served_by_it_and_it_is_told(tmp_path):
@@ -77,7 +73,7 @@ def test_a_kill_in_any_phase_changes_nothing(tmp_path, whole, phase, nth):
     with pytest.raises(Killed):
         run(project, broker, phases=KillingPhases(phase, nth), watcher=watching(Aliases(**ALIASES)))
     finished = run(project, broker, watcher=watching(Aliases(**ALIASES)))
-    assert result_of(project, broker, finished) == whole
+    assert outcome_of(project, broker, finished) == whole
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from stream_lab import FakeChampion, digest, easy_stream, make_project
+from stream_lab import FakeChampion, easy_stream, make_project
 from worker_lab import (
+    STATE,
     Killed,
     KillingPhases,
     Source,
     fill,
-    rows_of,
+    outcome_of,
     run,
     take_small_steps,
-    values,
     watching,
     with_clocks,
 )
 
-from core.tables import EXAMPLES, PREDICTIONS
+from core.tables import PREDICTIONS
 from streaming.memory_broker import MemoryBroker
 
 PER_KEY = [
@@ -25,7 +25,6 @@ PER_KEY = [
     {"name": "rate", "key": "c", "kind": "label_mean", "half_life": "10m"},
     {"name": "before", "key": "c", "kind": "last", "of": "x"},
 ]
-STATE = {"commit_every": "1ms", "recover_within": "2ms"}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +45,7 @@ def watcher():
 def whole(tmp_path_factory):
     project, broker = project_in(tmp_path_factory.mktemp("whole")), fill(MemoryBroker(), stream())
     worker = run(project, broker, watcher=watcher())
-    return digest(worker.partitions[0].state), values(broker), [rows_of(project, t) for t in (PREDICTIONS, EXAMPLES)]
+    return outcome_of(project, broker, worker)
 
 
 def stream():
@@ -60,8 +59,5 @@ def test_a_kill_changes_nothing(tmp_path, whole, phase, nth):
     with pytest.raises(Killed):
         run(project, broker, phases=KillingPhases(phase, nth), watcher=watcher())
     finished = run(project, broker, watcher=watcher())
-    state, predictions, rows = whole
-    assert digest(finished.partitions[0].state) == state
-    assert values(broker) == predictions
-    assert [rows_of(project, table) for table in (PREDICTIONS, EXAMPLES)] == rows
-    assert any(row["f_rate"] for row in rows[0])
+    assert outcome_of(project, broker, finished) == whole
+    assert any(row["f_rate"] for row in whole[2][PREDICTIONS])

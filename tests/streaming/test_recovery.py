@@ -11,11 +11,13 @@ from stream_lab import MINUTE, START, FakeChampion, digest, easy_stream, make_pr
 from worker_lab import (
     DEAD,
     JOURNAL,
+    STATE,
     Killed,
     KillingPhases,
     Source,
     clocks,
     fill,
+    outcome_of,
     rows_of,
     run,
     take_small_steps,
@@ -33,7 +35,6 @@ from streaming.transport import OutRecord
 
 PHASES = ["poll", "step", "journal", "produce", "commit", "table flush"]
 SNAPSHOT_PHASES = ["snapshot write", "snapshot fsync", "snapshot rename"]
-STATE = {"commit_every": "1ms", "recover_within": "2ms"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +52,7 @@ def whole(tmp_path_factory):
     project = project_in(tmp_path_factory.mktemp("whole"))
     broker = fill(MemoryBroker(), with_clocks(easy_stream("binary", 70)))
     worker = run(project, broker)
-    tables = {table: rows_of(project, table) for table in (PREDICTIONS, EXAMPLES, CORRECTIONS)}
-    return digest(worker.partitions[0].state), values(broker), tables
+    return outcome_of(project, broker, worker, (PREDICTIONS, EXAMPLES, CORRECTIONS))
 
 
 @pytest.mark.parametrize("transactional", [True, False])

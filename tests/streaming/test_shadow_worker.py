@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 
 import pytest
-from stream_lab import MINUTE, START, digest, easy_stream, make_project
+from stream_lab import MINUTE, START, easy_stream, make_project
 from worker_lab import (
+    STATE,
     Aliases,
     Killed,
     KillingPhases,
     changes,
     fill,
+    outcome_of,
     rows_of,
     run,
     take_small_steps,
@@ -21,11 +23,10 @@ from worker_lab import (
 )
 
 import streaming.opening as opening_module
-from core.tables import EXAMPLES, PREDICTIONS
+from core.tables import PREDICTIONS
 from streaming.journal import Follow, Swap
 from streaming.memory_broker import MemoryBroker
 
-STATE = {"commit_every": "1ms", "recover_within": "2ms"}
 FIRST, SECOND, PROMOTED = START + 20 * MINUTE, START + 30 * MINUTE, START + 60 * MINUTE
 AFTER = {"champion": (2, PROMOTED), "previous": (1, FIRST)}
 
@@ -75,8 +76,7 @@ def test_a_kill_in_any_phase_changes_nothing(tmp_path, phase, nth):
     for phases in (None, KillingPhases(phase, nth)):
         project, broker = project_in(tmp_path / str(len(found))), fill(MemoryBroker(), stream)
         finished = promoted_midway(project, broker, phases)
-        tables = {table: rows_of(project, table) for table in (PREDICTIONS, EXAMPLES)}
-        found.append((digest(finished.partitions[0].state), values(broker), tables))
+        found.append(outcome_of(project, broker, finished))
     assert found[0] == found[1]
 
 

@@ -7,13 +7,14 @@ import time
 from contextlib import contextmanager
 
 import msgspec
-from stream_lab import EVENTS, LABELS, MINUTE, START, FakeChampion
+from stream_lab import EVENTS, LABELS, MINUTE, START, FakeChampion, digest
 
 import streaming.decisions as decisions_module
 import streaming.partition as partition_module
 import streaming.worker as worker_module
 from core.errors import RegistryError
 from core.store import TableStore
+from core.tables import EXAMPLES, PREDICTIONS
 from streaming.champion import ChampionWatcher
 from streaming.journal import Entry, Follow, Swap, TakeOver
 from streaming.memory_broker import MemoryBroker
@@ -23,6 +24,9 @@ from streaming.transport import OutRecord
 from streaming.worker import Worker
 
 PATIENCE_S = 90.0
+STATE = {"commit_every": "1ms", "recover_within": "2ms"}
+"""Commits, and so may be killed, at every step; and keeps its state as often."""
+
 PREDICTED, DEAD, JOURNAL = "small.predictions", "small.dead-letters", "small.journal"
 
 
@@ -59,6 +63,11 @@ def fill(broker: MemoryBroker, records: list[OutRecord], partitions: int = 1) ->
 
 def values(broker, topic=PREDICTED):
     return [record.value for record in broker.records(topic)]
+
+
+def outcome_of(project, broker, worker, tables=(PREDICTIONS, EXAMPLES)):
+    """All that came of a run: the state's digest, what was predicted, and the rows."""
+    return digest(worker.partitions[0].state), values(broker), {table: rows_of(project, table) for table in tables}
 
 
 def run(project, broker, *, records=None, watcher=None, lockstep=True, until=None, phases=None) -> Worker:
