@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.predictions import Outcome, Prediction
 from core.setting_types import Task
@@ -40,6 +41,11 @@ def loss(prediction: Prediction, outcome: Outcome) -> float:
         return abs(prediction - outcome)
     chance = prediction if outcome else 1.0 - prediction
     return -math.log(min(max(chance, FLOOR), 1.0))
+
+
+def losses(predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
+    """Return the loss of each prediction, see `loss`."""
+    return np.array([loss(one, outcome) for one, outcome in zip(predictions, outcomes, strict=True)], dtype=float)
 
 
 def score(task: Task, predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> dict[str, float | None]:

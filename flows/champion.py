@@ -16,7 +16,7 @@ from monitoring.reference import load_reference
 
 
 @dataclass(frozen=True)
-class Incumbent:
+class Champion:
     """The champion at the time of a retraining.
 
     Attributes
@@ -35,7 +35,7 @@ class Incumbent:
         return self.model.version
 
 
-def load_incumbent(project: Project, registry: Registry, ledger: Ledger, gates: GatesPassed) -> Incumbent | None:
+def load_champion(project: Project, registry: Registry, ledger: Ledger, gates: GatesPassed) -> Champion | None:
     """Load the champion; None if none was ever promoted.
 
     Raises
@@ -55,7 +55,7 @@ def load_incumbent(project: Project, registry: Registry, ledger: Ledger, gates: 
     except CheckpointError as error:
         gates.require([reference_gate(str(error))])
     try:
-        return Incumbent(registry.load(alias.version), alias.number("data_cut"))
+        return Champion(registry.load(alias.version), alias.number("data_cut"))
     except RegistryError as error:
         gates.require([champion_gate(str(error))])
         raise

@@ -18,7 +18,7 @@ import numpy as np
 from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND
 from core.batch_model import FittedModel
 from core.blend import Blend
-from core.metrics import METRICS, loss, score
+from core.metrics import METRICS, losses, score
 from core.predictions import Outcome, Prediction, is_sane
 from core.setting_types import Task
 from core.settings import Settings
@@ -156,10 +156,7 @@ class _Compared:
         self, settings: Settings, columns: Mapping[str, list[Prediction]], outcomes: list[Outcome], blocks: Blocks
     ) -> None:
         self._settings, self._blocks, self._confidence = settings, blocks, settings.gates.confidence
-        self._losses = {
-            name: np.array([loss(one, outcome) for one, outcome in zip(values, outcomes, strict=True)])
-            for name, values in columns.items()
-        }
+        self._losses = {name: losses(values, outcomes) for name, values in columns.items()}
         self.reliability = {
             name: Reliability.of(settings.task, values, outcomes, blocks) for name, values in columns.items()
         }

@@ -104,6 +104,12 @@ class Examples:
             self.label_clock[positions],
         )
 
+    def spread(self, most: int) -> Examples:
+        """Return at most so many of the rows, evenly from the first to the last."""
+        if len(self) <= most:
+            return self
+        return self.take(np.linspace(0, len(self) - 1, most).round().astype(int))
+
     def predictions(self, expert: str) -> list[Prediction | None]:
         """Return what an expert predicted at the time; None where it did not predict."""
         name = prediction_column(expert)

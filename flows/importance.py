@@ -50,7 +50,7 @@ def importance(
         By the loss that gates compare; None where there is none, such as without rows.
     """
     task = model.task
-    used = rows.take(np.unique(np.linspace(0, max(len(rows) - 1, 0), MOST_ROWS).round().astype(int))[: len(rows)])
+    used = rows.spread(MOST_ROWS)
     name = METRICS[task][0]
     known = score(task, model.predict_frame(used.frame), used.outcomes)[name] if len(used) else None
     if known is None:

@@ -95,7 +95,7 @@ class _Search:
         varied = sum(family.varies for family in known)
         self._project, self._progress, self._clock = project, progress, clock
         self._deadline = math.inf if batch.seconds is None else clock() + batch.seconds
-        self._folds = _folds(project, _spread(train, batch.search_rows))
+        self._folds = _folds(project, train.spread(batch.search_rows))
         self._defaults = len(known)
         self._budget = len(known) + (batch.trials - 1) * varied
         self._study: Study = Study(known, self._budget, batch.seed)
@@ -175,13 +175,6 @@ def _key(draw: Draw, number: int) -> str:
     """Return what is the same for the same setting; a function that draws by itself never does the same."""
     own = number if draw.family.draws else None
     return json.dumps([draw.family.name, own, draw.params], sort_keys=True)
-
-
-def _spread(rows: Examples, most: int) -> Examples:
-    """Return at most so many of the rows, evenly from the first to the last."""
-    if len(rows) <= most:
-        return rows
-    return rows.take(np.linspace(0, len(rows) - 1, most).round().astype(int))
 
 
 def _folds(project: Project, rows: Examples) -> list[Fold]:

@@ -44,9 +44,6 @@ def slice_losses(
 ) -> list[SliceLoss]:
     """Compare the blends on every slice with enough rows.
 
-    As many slices are looked at, one of them looks bad by chance: each bound is made so sure that all of them together
-    are right with `gates.confidence` (Bonferroni).
-
     Parameters
     ----------
     frame : pandas.DataFrame
@@ -56,9 +53,8 @@ def slice_losses(
     blocks : array of row
         See :func:`flows.intervals.blocks_of`.
     """
-    limits, clip = settings.gates, clip_of(challenger, champion)
-    chosen = [(name, mask) for name, mask in slices_of(frame, settings) if mask.sum() >= limits.min_slice_rows]
-    sure = 1.0 - (1.0 - limits.confidence) / max(len(chosen), 1)
+    clip = clip_of(challenger, champion)
+    chosen, _, sure = large_slices(frame, settings)
     return [
         SliceLoss(
             name,
@@ -68,6 +64,18 @@ def slice_losses(
         )
         for name, mask in chosen
     ]
+
+
+def large_slices(frame: pd.DataFrame, settings: Settings) -> tuple[list[tuple[str, Mask]], list[str], float]:
+    """Return the slices with enough rows, the names of the others, and how sure each bound has to be.
+
+    As many slices are looked at, one of them looks bad by chance: each bound is made so sure that all of them together
+    are right with `gates.confidence` (Bonferroni).
+    """
+    limits, found = settings.gates, list(slices_of(frame, settings))
+    large = [(name, mask) for name, mask in found if mask.sum() >= limits.min_slice_rows]
+    small = [name for name, mask in found if mask.sum() < limits.min_slice_rows]
+    return large, small, 1.0 - (1.0 - limits.confidence) / max(len(large), 1)
 
 
 def slices_of(frame: pd.DataFrame, settings: Settings) -> Iterator[tuple[str, Mask]]:

@@ -22,6 +22,7 @@ from core.store import TableStore
 from flows.apart import Ask, predictions_apart
 from flows.card.facts import Material
 from flows.card.files import write_card
+from flows.champion import Champion, load_champion
 from flows.cost import FitCost
 from flows.digests import rows_digest
 from flows.energy import Meter
@@ -29,7 +30,6 @@ from flows.evaluation import Evaluation, evaluate
 from flows.examples import Examples
 from flows.fitting import fit, rows_of
 from flows.gates import champion_gate, check_gates, servable_gate
-from flows.incumbent import Incumbent, load_incumbent
 from flows.lease import Lease
 from flows.promotion import ENDS, Becomes, Bodies, carry_out, decide, pin_owner
 from flows.provenance import code_version
@@ -77,7 +77,7 @@ class Retraining:
         self.run_id: str | None = None
         self.seconds: dict[str, float] = {}
         self.outcome: Outcome = "promoted"
-        self._champion: Incumbent | None = None
+        self._champion: Champion | None = None
         self._judged: dict[str, str] | None = None
         self._recipe: Recipe | None = None
         self._card: Path | None = None
@@ -140,7 +140,7 @@ class Retraining:
 
     def split(self) -> str:
         """Drop what is not mature, hold out the latest span that the champion has not seen."""
-        self._champion = load_incumbent(self.project, self.registry, self.ledger, self.gates)
+        self._champion = load_champion(self.project, self.registry, self.ledger, self.gates)
         return self.data.divide(self._champion)
 
     def check(self) -> str:

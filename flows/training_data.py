@@ -9,12 +9,12 @@ from core.project import Project
 from core.quarantine import Span, quarantined, released
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES
+from flows.champion import Champion
 from flows.checks import page
 from flows.checks.report import DataReport, refusal
 from flows.checks.run import check_data
 from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted, unfit_columns
 from flows.gates import labels_gate, rows_gate
-from flows.incumbent import Incumbent
 from flows.lease import Lease
 from flows.parity import parity_gate
 from flows.splits import Split, split_by_time
@@ -113,7 +113,7 @@ class TrainingData:
         self._refuse("labels", data_problems(self.rows.outcomes, settings))
         return f"{len(self.rows)} labelled examples"
 
-    def divide(self, champion: Incumbent | None) -> str:
+    def divide(self, champion: Champion | None) -> str:
         """Drop what is not mature, hold out the latest span that the champion has not seen.
 
         Raises
@@ -165,7 +165,7 @@ class TrainingData:
     def _where(self) -> str | None:
         return None if self._page is None else self._page.relative_to(self._project.state).as_posix()
 
-    def _new_labels(self, champion: Incumbent | None) -> tuple[int, int | None]:
+    def _new_labels(self, champion: Champion | None) -> tuple[int, int | None]:
         """Return how many examples the champion was not trained on, and its version; all count at the bootstrap."""
         if champion is None or champion.data_cut is None:
             return len(self.rows), None

@@ -97,8 +97,7 @@ def ranked(model: FittedModel, rows: Examples, seed: int, without: Collection[st
         If the pipeline fails on the rows.
     """
     names = [name for name in rows.frame.columns if name not in without]
-    most = rows_for(len(names))
-    some = rows.take(np.unique(np.linspace(0, max(len(rows) - 1, 0), most).round().astype(int))[: len(rows)])
+    some = rows.spread(rows_for(len(names)))
     found = importance(model, some, names, seed=seed, repeats=REPEATS)
     if found is None:
         return None

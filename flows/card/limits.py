@@ -9,7 +9,7 @@ import numpy as np
 
 from core.predictions import Outcome
 from core.settings import Settings
-from core.wording import counted
+from core.wording import counted, listed
 from flows.card.importance import Ranking
 from flows.card.slices import CardSlices, shown
 from flows.checks.report import DataReport
@@ -101,9 +101,8 @@ def _of_outcomes(known: Known) -> Iterator[str]:
     else:
         names, counts = np.unique([str(label) for label in labels], return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        said = ", ".join(f"{short(names[one])} ({share(counts[one] / len(labels))})" for one in order[:_MAX_NAMES])
-        more = f" and {len(names) - _MAX_NAMES} others" if len(names) > _MAX_NAMES else ""
-        yield f"It knows these classes only, and never predicts another: {said}{more}."
+        said = [f"{short(names[one])} ({share(counts[one] / len(labels))})" for one in order]
+        yield f"It knows these classes only, and never predicts another: {listed(said, _MAX_NAMES)}."
 
 
 def _of_features(known: Known) -> Iterator[str]:
@@ -112,14 +111,14 @@ def _of_features(known: Known) -> Iterator[str]:
     yield from _of_missing(features)
     yield from _of_ranges({name: features[name] for name in numbers if name in features})
     if unused := [name for name in settings.feature_kinds if name not in settings.batch_kinds]:
-        yield f"It cannot use {_some(unused)}: text, or for the online experts only."
+        yield f"It cannot use {_named(unused)}: text, or for the online experts only."
     if known.without:
-        yield f"It does without {_some(known.without)}: in the search, it was no worse without."
+        yield f"It does without {_named(known.without)}: in the search, it was no worse without."
     if known.importance is not None:
         unsure = sorted(one.feature for one in known.importance.features if not one.is_sure)
         if unsure:
             yield (
-                f"Shuffling {_some(unsure)} does not surely make it worse: it hardly uses "
+                f"Shuffling {_named(unsure)} does not surely make it worse: it hardly uses "
                 f"{'it' if len(unsure) == 1 else 'them'}, or has the same from another feature."
             )
 
@@ -131,7 +130,7 @@ def _of_missing(features: Mapping[str, Mapping[str, float | None]]) -> Iterator[
         if max(before, then) >= _OFTEN_MISSING:
             often.append(f"{name} ({share(before)}, of the hold-out {share(then)})")
     if often:
-        yield f"Often missing, so that it has learned little from it: {_some(often)}."
+        yield f"Often missing, so that it has learned little from it: {_named(often)}."
 
 
 def _of_ranges(features: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
@@ -147,11 +146,11 @@ def _of_ranges(features: Mapping[str, Mapping[str, float | None]]) -> Iterator[s
 def _of_slices(known: Known) -> Iterator[str]:
     least = known.settings.gates.min_slice_rows
     if small := known.slices.too_small:
-        said = _some([f"{name} ({counted(count, 'value')})" for name, count in small.items()])
+        said = _named([f"{name} ({counted(count, 'value')})" for name, count in small.items()])
         yield f"Too few held-out rows to be judged on, below {least}: {said}."
     worse = [one.name for one in known.slices.judged if (one.over_trivial.relative or 0.0) >= 0.0]
     if worse:
-        yield f"No better than predicting the same for every row on {_some([short(name) for name in worse])}."
+        yield f"No better than predicting the same for every row on {_named([short(name) for name in worse])}."
     if not known.slices.judged:
         yield f"It was judged on no slice: none has {least} held-out rows."
 
@@ -161,13 +160,5 @@ def _of_warnings(known: Known) -> Iterator[str]:
         yield f"A check of the data warns: {warning}"
 
 
-def _some(names: Sequence[str]) -> str:
-    """Name some of many.
-
-    Examples
-    --------
-    >>> _some(["a", "b"]), _some([str(n) for n in range(22)])[-20:]
-    ('a, b', ' 18, 19 and 2 others')
-    """
-    more = f" and {len(names) - _MAX_NAMES} others" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more
+def _named(names: Sequence[str]) -> str:
+    return listed(names, _MAX_NAMES)

@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from core.metrics import loss
-from core.predictions import Outcome, Prediction
+from core.metrics import losses
+from core.predictions import Prediction
 from core.settings import Settings
 from flows.examples import Examples
-from flows.intervals import Array, Difference, blocks_of, difference
-from flows.slices import SliceLoss, slices_of
+from flows.intervals import Difference, blocks_of, difference
+from flows.slices import SliceLoss, large_slices
 
 HIDDEN = "(personal value)"
 _HASH = re.compile(r"\b[0-9a-f]{32}\b")
@@ -81,13 +79,11 @@ def card_slices(
     compared : sequence of SliceLoss or None
         The comparison of the blends (:mod:`flows.slices`).
     """
-    own = _losses(predictions, rows.outcomes)
-    trivial = _losses([baseline] * len(rows), rows.outcomes)
-    limits, blocks = settings.gates, blocks_of(rows.event_time, settings.promotion.block)
+    own = losses(predictions, rows.outcomes)
+    trivial = losses([baseline] * len(rows), rows.outcomes)
+    blocks = blocks_of(rows.event_time, settings.promotion.block)
     blends = {one.name: one.over for one in compared or ()}
-    found = list(slices_of(rows.frame, settings))
-    chosen = [(name, mask) for name, mask in found if mask.sum() >= limits.min_slice_rows]
-    sure = 1.0 - (1.0 - limits.confidence) / max(len(chosen), 1)
+    chosen, small, sure = large_slices(rows.frame, settings)
     judged = [
         CardSlice(
             shown(name, settings),
@@ -99,8 +95,8 @@ def card_slices(
         )
         for name, mask in chosen
     ]
-    small = Counter(name.partition("=")[0] for name, mask in found if mask.sum() < limits.min_slice_rows)
-    return CardSlices(sorted(judged, key=lambda one: -(one.over_trivial.relative or 0.0)), dict(small))
+    values = Counter(name.partition("=")[0] for name in small)
+    return CardSlices(sorted(judged, key=lambda one: -(one.over_trivial.relative or 0.0)), dict(values))
 
 
 def shown(text: str, settings: Settings) -> str:
@@ -114,7 +110,3 @@ def shown(text: str, settings: Settings) -> str:
     ('hub=JFK', 'email=(personal value)')
     """
     return _HASH.sub(HIDDEN, text) if settings.is_personal else text
-
-
-def _losses(predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> Array:
-    return np.array([loss(one, outcome) for one, outcome in zip(predictions, outcomes, strict=True)])
