@@ -222,7 +222,7 @@ def test_killed_between_any_two_steps_it_is_promoted_once(second: Toy, prefect: 
         second.ledger.close()
         restore(kept, state)
     assert points.count("set_registered_model_alias") == 2
-    told = 7  # what each step from the fit on said, for who waits
+    told = 8  # what each step from the fit on said, for who waits
     assert points.count("before its commit") == points.count("after its commit") == 3 + told  # pin, decide, close
     assert {"fit", "reference file", *CALLS} <= set(points)
 

@@ -72,7 +72,7 @@ def read(broker: KafkaBroker, place: TopicPartition) -> list[bytes | None]:
 
 
 def is_done(worker: Worker, ends: dict[TopicPartition, int]) -> bool:
-    at = {place: offset for part in worker.partitions.values() for place, offset in part.positions().items()}
+    at = {place: offset for part in worker.partitions.values() for place, offset in part.course.positions().items()}
     return all(at.get(place, 0) >= end for place, end in ends.items())
 
 
