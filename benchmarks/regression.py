@@ -69,6 +69,7 @@ def outcome(simulation: Simulation, version: int, settings: Settings) -> Mapping
     since = ran.shadowing.entered[version]
     return {
         "conclusion": "rolled back" if end.conclusion == "superior" else end.conclusion,
+        "compared": "models" if end.verdict.alone else "blends",
         "labels": end.verdict.rows,
         "blocks": end.verdict.blocks,
         "after": settings.clock.span(end.at - since),

@@ -47,7 +47,7 @@ class GateSettings(Section):
         1.0,
         gt=0,
         description="loss of the challenger by itself over the champion's; refused where it is surely more and the "
-        "blend with it is not surely better",
+        "blend with it is not surely better; the watch takes back by the same",
     )
     confidence: float = Field(
         0.95,

@@ -8,16 +8,17 @@ slow ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.metrics import loss
-from core.models import CHALLENGER
+from core.models import CHALLENGER, CHAMPION, PREVIOUS
 from core.quarantine import Span, outside
-from core.sequential import Block, Verdict, judge
+from core.sequential import FEWEST_BLOCKS, Block, Verdict, judge
 from core.settings import Settings
 from core.spans import label_wait
 from core.tables import milliseconds, prediction_column, prediction_of, shadow_columns
@@ -36,7 +37,9 @@ def judge_shadow(
     """Judge whether the blend with a shadow is better than what was served.
 
     For a challenger, ``superior`` is its promotion, ``inferior``, ``futile`` and ``spent`` are its end. For the
-    previous champion, ``superior`` brings it back, and everything else that is final ends the watch.
+    previous champion, ``superior`` brings it back, and everything else that is final ends the watch. It is brought
+    back too if by itself it is surely better than the new one (``gates.max_alone_loss``), unless the blends have
+    decided before; that the blend with it gains nothing counts only once there was time for that to be seen.
 
     Parameters
     ----------
@@ -47,8 +50,33 @@ def judge_shadow(
     before : sequence of Block
         Of a hold-out; see :func:`core.sequential.judge`.
     """
-    blocks = paired_blocks(examples, version, settings, until, role=role, without=without)
-    return judge(blocks, settings.promotion, before)
+    rules = settings.promotion
+    blends = paired_blocks(examples, version, settings, until, role=role, without=without)
+    verdict = judge(list(blends.values()), rules, before)
+    if role != PREVIOUS:
+        return verdict
+    models = paired_blocks(examples, version, settings, until, role=role, without=without, alone=True)
+    margin = max(0.0, 1.0 - 1.0 / settings.gates.max_alone_loss)
+    alone = replace(judge(list(models.values()), rules, margin=margin), alone=True)
+    end = _end_of_watch(blends, verdict)
+    if alone.conclusion == "superior":
+        at = _last(models, alone)
+        if at < end or (at == end and verdict.conclusion != "inferior"):
+            return alone
+    return replace(verdict, conclusion="undecided") if end == math.inf else verdict
+
+
+def _end_of_watch(blends: Mapping[int, Block], verdict: Verdict) -> float:
+    """Return the number of the block at which the blends end a watch; infinite while they do not."""
+    if verdict.conclusion in {"superior", "inferior"}:
+        return _last(blends, verdict)
+    if not verdict.is_final or len(blends) < FEWEST_BLOCKS:
+        return math.inf
+    return max(_last(blends, verdict), list(blends)[FEWEST_BLOCKS - 1])
+
+
+def _last(blocks: Mapping[int, Block], verdict: Verdict) -> int:
+    return list(blocks)[verdict.blocks - 1]
 
 
 def paired_blocks(
@@ -59,8 +87,9 @@ def paired_blocks(
     *,
     role: str = CHALLENGER,
     without: Sequence[Span] = (),
-) -> list[Block]:
-    """Return the blocks that have ended and whose labels are due, in their order.
+    alone: bool = False,
+) -> dict[int, Block]:
+    """Return the blocks that have ended and whose labels are due, in their order, by number: time over their length.
 
     Parameters
     ----------
@@ -75,11 +104,13 @@ def paired_blocks(
         In which it shadows.
     without : sequence of Span
         Windows whose labels are not to be trusted, ms.
+    alone : bool
+        Compare the shadow with the champion, each by itself, rather than what was served with the blend.
     """
-    version_column, _, blended_column = shadow_columns(role)
-    served_column = prediction_column("served")
+    version_column, own, blended = shadow_columns(role)
+    both = (prediction_column(CHAMPION), own) if alone else (prediction_column("served"), blended)
     rows = examples.filter(pc.equal(examples[version_column], version))
-    rows = rows.filter(pc.and_(pc.is_valid(rows[served_column]), pc.is_valid(rows[blended_column])))
+    rows = rows.filter(pc.and_(*(pc.is_valid(rows[column]) for column in both)))
     if without:
         rows = rows.filter(pa.array(outside(milliseconds(rows["event_time"]), without)))
     times = milliseconds(rows["event_time"])
@@ -91,14 +122,14 @@ def paired_blocks(
         implied=settings.label.missing is not None,
     )
     span = settings.promotion.block
-    both = _losses(rows, served_column), _losses(rows, blended_column)
-    blocks = []
+    losses = [_losses(rows, column) for column in both]
+    blocks = {}
     numbers = times // span
     for number in np.unique(numbers[(numbers + 1) * span <= until - wait]).tolist():
         places = np.flatnonzero(numbers == number).tolist()
         # summed without rounding: the order of rows, which partitions share, must not matter
-        sums = [math.fsum(losses[place] for place in places) for losses in both]
-        blocks.append(Block(len(places), *sums))
+        sums = [math.fsum(each[place] for place in places) for each in losses]
+        blocks[int(number)] = Block(len(places), *sums)
     return blocks
 
 

@@ -28,7 +28,7 @@ class PromotionSettings(Section):
     watch: bool = Field(
         True,
         description="whether a former champion goes on in shadow, and comes back by itself if what is served with it "
-        "is better",
+        "is better, or it is better than the new one (gates.max_alone_loss)",
     )
     approval: bool = Field(
         False,

@@ -93,6 +93,8 @@ class Verdict:
         Wealth of who bet against "not better", "not worse" and "worth it"; each starts at 1 and decides at 1/alpha.
     alpha : float
         As set.
+    alone : bool
+        Whether the models were compared, each by itself, rather than the blends with them.
     """
 
     conclusion: Conclusion
@@ -103,6 +105,7 @@ class Verdict:
     high: float | None
     evidence: dict[str, float]
     alpha: float
+    alone: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -114,7 +117,9 @@ class Verdict:
         return {**asdict(self), "gain": self.gain if math.isfinite(self.gain) else None}
 
 
-def judge(blocks: Sequence[Block], settings: PromotionSettings, before: Sequence[Block] = ()) -> Verdict:
+def judge(
+    blocks: Sequence[Block], settings: PromotionSettings, before: Sequence[Block] = (), *, margin: float = 0.0
+) -> Verdict:
     """Go through the blocks in their order, and stop at the first that decides.
 
     Parameters
@@ -125,6 +130,8 @@ def judge(blocks: Sequence[Block], settings: PromotionSettings, before: Sequence
         Alpha, worth and the labels allowed.
     before : sequence of Block
         Of a hold-out: they tell the scale and are not bet on. Without them the first three blocks do.
+    margin : float
+        Relative gain beyond which it is ``superior``.
 
     Examples
     --------
@@ -140,11 +147,11 @@ def judge(blocks: Sequence[Block], settings: PromotionSettings, before: Sequence
         return Verdict("undecided", 0, 0, math.nan, None, None, even, settings.alpha)
     game = _Game.of(blocks, before, settings.worth)
     paths = {
-        "better": game.path(0.0, up=True),
+        "better": game.path(margin, up=True),
         "worse": game.path(0.0, up=False),
         "futile": game.path(settings.worth, up=False),
     }
-    conclusion, last = _first(game, paths, settings)
+    conclusion, last = _first(game, paths, settings, margin)
     game = game.first(last + 1)
     return Verdict(
         conclusion=conclusion,
@@ -158,12 +165,12 @@ def judge(blocks: Sequence[Block], settings: PromotionSettings, before: Sequence
     )
 
 
-def _first(game: _Game, paths: dict[str, Array], settings: PromotionSettings) -> tuple[Conclusion, int]:
+def _first(game: _Game, paths: dict[str, Array], settings: PromotionSettings, margin: float) -> tuple[Conclusion, int]:
     """Return the first conclusion and the number of its block; of several at one block the first named here."""
     enough = -math.log(settings.alpha)
     gains, losses = game.gains.cumsum(), game.losses.cumsum()
     reached: dict[Conclusion, NDArray[np.bool_]] = {
-        "superior": (paths["better"] >= enough) & (gains > 0.0),
+        "superior": (paths["better"] >= enough) & (gains > margin * losses),
         "inferior": (paths["worse"] >= enough) & (gains < 0.0),
         "futile": (paths["futile"] >= enough) & (gains < settings.worth * losses),
         "spent": (game.rows.cumsum() >= settings.max_labels) & (np.arange(len(gains)) + 1 >= FEWEST_BLOCKS),

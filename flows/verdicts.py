@@ -33,9 +33,11 @@ def said(verdict: Verdict, shadow: InShadow, rules: PromotionSettings, clock: Cl
     >>> print(sentence.partition(" (")[0])
     The blend with challenger 3 lost 1.23 % less than that with champion 2 over 12 blocks of 1d
     """
-    who = f"The blend with {shadow.role} {shadow.version}"
+    who, beside = f"The blend with {shadow.role} {shadow.version}", f"that with champion {shadow.against}"
+    if verdict.alone:
+        who, beside = f"Version {shadow.version} by itself", f"champion {shadow.against}"
     if not verdict.blocks:
-        return f"{who} has not been compared with that with champion {shadow.against} over a whole block yet."
+        return f"{who} has not been compared with {beside} over a whole block yet."
     bounds = (verdict.low, verdict.high)
     known = [f"{100 * bound:.2f} %" for bound in bounds if bound is not None]
     sure = f"; at {100 * (1 - verdict.alpha):g} % confidence " if known else ""
@@ -45,7 +47,7 @@ def said(verdict: Verdict, shadow: InShadow, rules: PromotionSettings, clock: Cl
         sure += f"{'at least' if verdict.low is not None else 'at most'} {known[0]} less"
     word = "less" if verdict.gain >= 0 else "more"
     return (
-        f"{who} lost {100 * abs(verdict.gain):.2f} % {word} than that with champion {shadow.against} over "
+        f"{who} lost {100 * abs(verdict.gain):.2f} % {word} than {beside} over "
         f"{counted(verdict.blocks, 'block')} of {clock.span(rules.block)} ({verdict.rows:,} labels{sure}): "
         f"{_WHY[verdict.conclusion]}."
     )

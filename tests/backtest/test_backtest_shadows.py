@@ -77,4 +77,4 @@ def test_a_regression_brings_the_former_champion_back(tmp_path):
     (back,) = found["rolled_back"]
     second = found["retrainings"][1]
     assert second["promoted"] and back["at"] > second["effective_at"]
-    assert "The blend with previous 1" in back["reasons"][0]
+    assert "Version 1 by itself lost" in back["reasons"][0]

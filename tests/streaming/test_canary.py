@@ -144,7 +144,7 @@ def test_the_verdict_is_the_same_with_a_canary_and_without(tmp_path, task):
         rows = TableStore(project.tables).read(EXAMPLES)
         assert (rows["canary_version"].null_count < len(rows)) == (share > 0)
         until = START + 150 * MINUTE
-        blocks = paired_blocks(rows, 2, project.settings, until)
+        blocks = list(paired_blocks(rows, 2, project.settings, until).values())
         assert len(blocks) >= 5
         assert [block.champion for block in blocks] != [block.challenger for block in blocks]
         found.append((blocks, judge_shadow(rows, 2, project.settings, until)))
