@@ -3,6 +3,7 @@
 What a file does when it is loaded cannot be taken back: it may end the process, hang, or bring what only this process
 has imported. So another process fetches the version from the registry, checks its files against the digest that *this*
 one saw at registration (and against the allow-list of flavours, :mod:`core.model_files`), loads it and predicts.
+Started early, it has imported what loads a model by the time there is one to load.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
 
 from core.batch_model import used_features
 from core.errors import HeadraceError
@@ -29,54 +34,61 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Answer = tuple[list[Prediction] | None, str]
-Ask = Callable[[Project, ModelVersion, "pd.DataFrame"], Answer]
+Ask = Callable[[ModelVersion, "pd.DataFrame"], Answer]
+Apart = Callable[[Project], AbstractContextManager[Ask]]
 
 TIMEOUT_S = 180.0
 _END_S = 5.0
+_LOOK_EVERY_S = 0.02
 _ROOT = Path(__file__).resolve().parent.parent
-_FRAME, _REQUEST, _ANSWER, _LOG = "frame.parquet", "request.json", "answer.json", "log.txt"
+_PROJECT, _FRAME, _REQUEST, _ANSWER, _LOG = "project.json", "frame.parquet", "request.json", "answer.json", "log.txt"
 
 
-def predictions_apart(
-    project: Project, version: ModelVersion, frame: pd.DataFrame, timeout_s: float = TIMEOUT_S
-) -> Answer:
-    """Return what a registered version predicts in another process; None and why, if it does not.
+@contextmanager
+def another_process(project: Project, timeout_s: float = TIMEOUT_S) -> Iterator[Ask]:
+    """Start a process, and give what asks it: once, and from when it is asked it may take `timeout_s`, s.
 
-    Parameters
-    ----------
-    version : ModelVersion
-        As it was registered: its digest is what its files must have.
-    frame : pandas.DataFrame
-        Rows made by :func:`core.batch_model.feature_frame`.
-    timeout_s : float
-        How long the process may take, s.
+    What is asked for is a version as it was registered (its digest is what its files must have), on rows made by
+    :func:`core.batch_model.feature_frame`. The answer is what it predicts, or None and why, if it does not.
+
+    Raises
+    ------
+    OSError
+        If it cannot be started.
     """
-    if not (digest := version.tags.get("digest")):
-        return None, "no digest was recorded at registration"
     with tempfile.TemporaryDirectory(prefix="headrace-apart-") as name:
         folder = Path(name)
-        frame.to_parquet(folder / _FRAME)
         about = {**asdict(project), "settings": project.settings.model_dump(mode="json")}
-        request = {"project": about, "version": version.version, "digest": digest}
-        (folder / _REQUEST).write_text(json.dumps(request, default=str), encoding="utf-8")
-        return _answer(folder, timeout_s)
+        _write(folder / _PROJECT, about)
+        process = _start(folder)
+        try:
+            yield lambda version, frame: _ask(process, folder, version, frame, timeout_s)
+        finally:
+            if process.poll() is None:
+                end(process, _END_S)
 
 
-def _answer(folder: Path, timeout_s: float) -> Answer:
+def _start(folder: Path) -> subprocess.Popen[bytes]:
     paths = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-    process = start_tied(
+    return start_tied(
         [sys.executable, "-m", "flows.apart", str(folder)],
         log=folder / _LOG,
         cwd=folder,
         environment={"PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
+
+
+def _ask(
+    process: subprocess.Popen[bytes], folder: Path, version: ModelVersion, frame: pd.DataFrame, timeout_s: float
+) -> Answer:
+    if not (digest := version.tags.get("digest")):
+        return None, "no digest was recorded at registration"
+    frame.to_parquet(folder / _FRAME)
+    _write(folder / _REQUEST, {"version": version.version, "digest": digest})
     try:
         code = process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         return None, f"the process that loads it had not answered after {timeout_s:g} s"
-    finally:
-        if process.poll() is None:
-            end(process, _END_S)
     try:
         answer = json.loads((folder / _ANSWER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -85,36 +97,42 @@ def _answer(folder: Path, timeout_s: float) -> Answer:
     return answer["predictions"], answer["problem"]
 
 
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(content, default=str), encoding="utf-8")
+    part.replace(path)
+
+
 def main(folder: Path) -> None:
-    """Answer a request that lies in a folder: what the other process runs."""
-    request = json.loads((folder / _REQUEST).read_text(encoding="utf-8"))
-    try:
-        predictions, problem = _predicted(request, folder / _FRAME), ""
-    except HeadraceError as error:
-        predictions, problem = None, str(error)
-    part = folder / f"{_ANSWER}.part"
-    part.write_text(json.dumps({"predictions": predictions, "problem": problem}), encoding="utf-8")
-    part.replace(folder / _ANSWER)
-
-
-def _predicted(request: dict[str, Any], frame: Path) -> list[Prediction]:
-    import pyarrow.parquet as pq
-
+    """Wait for a request in a folder, and answer it: what the other process runs."""
     from core.registry import Registry
 
-    about = request["project"]
-    settings = Settings.model_validate(about["settings"])
-    project = Project(
+    starter = os.getppid()
+    project = _project(json.loads((folder / _PROJECT).read_text(encoding="utf-8")))
+    try:
+        registry = Registry(project)
+        while not (folder / _REQUEST).exists():
+            if os.getppid() != starter:
+                return
+            time.sleep(_LOOK_EVERY_S)
+        request = json.loads((folder / _REQUEST).read_text(encoding="utf-8"))
+        model = registry.load(request["version"], digest=request["digest"])
+        names = list(used_features(project.settings.batch_kinds))
+        predictions, problem = model.predict(pq.read_table(folder / _FRAME).select(names).to_pylist()), ""
+    except HeadraceError as error:
+        predictions, problem = None, str(error)
+    _write(folder / _ANSWER, {"predictions": predictions, "problem": problem})
+
+
+def _project(about: dict[str, Any]) -> Project:
+    return Project(
         folder=Path(about["folder"]),
-        settings=settings,
+        settings=Settings.model_validate(about["settings"]),
         state=Path(about["state"]),
         shared=about["shared"],
         bootstrap_servers=about["bootstrap_servers"],
         tracking_uri=about["tracking_uri"],
     )
-    model = Registry(project).load(request["version"], digest=request["digest"])
-    names = list(used_features(settings.batch_kinds))
-    return model.predict(pq.read_table(frame).select(names).to_pylist())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from core.audit import Outcome
@@ -37,7 +38,7 @@ def execute(retraining: Retraining, run_step: RunStep = lambda _name, step: step
         is given to the next attempt. A promotion that was decided stays open: the dispatcher carries it out.
     """
     try:
-        with retraining.lease.held():
+        with retraining.lease.held(), closing(retraining):
             for name, step in retraining.steps:
                 retraining.lease.check()
                 said = run_step(name, step)

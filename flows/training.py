@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from core.audit import CHALLENGER_BLEND, Ledger, Outcome
@@ -19,7 +20,7 @@ from core.model_versions import ModelVersion, Registration
 from core.project import Project
 from core.registry import Registry
 from core.store import TableStore
-from flows.apart import Ask, predictions_apart
+from flows.apart import Apart, Ask, another_process
 from flows.card.facts import Material
 from flows.card.files import write_card
 from flows.champion import Champion, load_champion
@@ -55,8 +56,8 @@ class Retraining:
         What to retrain, and the right to do it.
     connect : callable
         Makes the registry; called in a thread, because MLflow takes its time.
-    ask : callable
-        Asks a registered version what it predicts; see :func:`flows.apart.predictions_apart`.
+    apart : callable
+        Gives what asks a registered version what it predicts; see :func:`flows.apart.another_process`.
     """
 
     def __init__(
@@ -65,9 +66,9 @@ class Retraining:
         lease: Lease,
         store: TableStore,
         connect: Callable[[Project], Registry] = Registry,
-        ask: Ask = predictions_apart,
+        apart: Apart = another_process,
     ) -> None:
-        self._ask = ask
+        self._apart = apart
         self.project, self.lease, self.store = project, lease, store
         self.request = lease.request
         self.gates = GatesPassed()
@@ -82,12 +83,19 @@ class Retraining:
         self._recipe: Recipe | None = None
         self._card: Path | None = None
         self._meter = Meter()
+        self._open = ExitStack()
+        self._ask: Ask
+        self._usual: Future[Calibrations]
         self._found: SearchResult
         self._challenger: FittedModel
         self._final: FittedModel
         pool = ThreadPoolExecutor(1, "registry")
         self._registry: Future[Registry] = pool.submit(connect, project)
         pool.shutdown(wait=False)
+
+    def close(self) -> None:
+        """End the process that was started to load the version, if it still runs."""
+        self._open.close()
 
     @property
     def ledger(self) -> Ledger:
@@ -148,14 +156,18 @@ class Retraining:
         return self.data.check()
 
     def search(self) -> str:
-        """Try the candidates."""
+        """Try the candidates; what drift is usual follows from the rows alone, and is found out beside it."""
+        pool = ThreadPoolExecutor(1, "calibration")
+        self._usual = pool.submit(calibrations, self.data.rows.table, self.project.settings)
+        pool.shutdown(wait=False)
         self._found = search(self.project, self.data.train, lambda line: _log.info("search: %s", line))
         best, start = self._found.best, self._found.best.candidate.start
         history = "" if start is None else f", fitted from {self.project.settings.clock.moment(start)} on"
         return f"{best.candidate.family} of {len(self._found.trials)} trials, loss {best.loss:.5f}{history}"
 
     def fit(self) -> str:
-        """Fit the best candidate on all training rows: the challenger."""
+        """Fit the best candidate on all training rows: the challenger; another process gets ready to load it."""
+        self._ask = self._open.enter_context(self._apart(self.project))
         with self._meter:
             self._challenger = fit(self.project, self._found.best.candidate, self.data.train)
         return f"challenger fitted on {int(self.data.split.train.sum())} rows"
@@ -212,16 +224,13 @@ class Retraining:
         assert self.version is not None
         frame = self.data.rows.frame.tail(self.project.settings.gates.min_holdout_rows)
         expected = self._final.predict_frame(frame)
-        with ThreadPoolExecutor(1, "apart") as pool:  # another Python starts meanwhile, which takes as long
-            asked = pool.submit(self._ask, self.project, self.version, frame)
-            usual = calibrations(self.data.rows.table, self.project.settings)
-            loaded, problem = asked.result()
+        loaded, problem = self._ask(self.version, frame)
         try:
             self.gates.require([servable_gate(expected, loaded, problem)])
         except NotPromoted:
             self.describe()  # it is registered, and will not go away
             raise
-        for path in self._write_reference(self.version.version, usual):
+        for path in self._write_reference(self.version.version, self._usual.result()):
             self.registry.log_file(self.version.run_id, path, "reference")
         return "loads from the registry and answers the same"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -23,6 +24,7 @@ from core.project import Project, load_project
 from core.registry import Registry
 from core.store import TableStore
 from core.tables import EXAMPLES, examples_schema
+from flows.apart import Answer, Ask
 from flows.execution import execute
 from flows.lease import take
 from flows.training import Retraining
@@ -136,18 +138,23 @@ class Toy:
         self.request(request_id, trigger)
         lease = take(self.ledger, request_id, None)
         assert lease is not None
-        return execute(Retraining(self.project, lease, self.store, **{"ask": in_this_process, **kwargs}))
+        return execute(Retraining(self.project, lease, self.store, **{"apart": in_this_process, **kwargs}))
 
     def bodies(self, kind: Any) -> list[dict[str, Any]]:
         return [record.body for record in self.ledger.history(kind)]
 
 
-def in_this_process(project: Project, version: ModelVersion, frame: Any) -> tuple[list[Any] | None, str]:
+@contextmanager
+def in_this_process(project: Project) -> Iterator[Ask]:
     """Answer as the process would that a flow starts for it, some seconds sooner; test_refusals has the real one."""
-    try:
-        return list(Registry(project).load(version.version, digest=version.tags["digest"]).predict_frame(frame)), ""
-    except HeadraceError as error:
-        return None, str(error)
+
+    def ask(version: ModelVersion, frame: Any) -> Answer:
+        try:
+            return list(Registry(project).load(version.version, digest=version.tags["digest"]).predict_frame(frame)), ""
+        except HeadraceError as error:
+            return None, str(error)
+
+    yield ask
 
 
 def make_toy(folder: Path, task: str = "binary", rows: int = 2_000, extra: str = BATCH) -> Toy:

@@ -41,7 +41,7 @@ def test_only_one_run_gets_the_request(toy: Toy):
 def test_a_run_that_lost_its_lease_does_not_promote(toy: Toy):
     toy.request()
     lease = take(toy.ledger, "r1", None)
-    run = training.Retraining(toy.project, lease, toy.store, ask=in_this_process)
+    run = training.Retraining(toy.project, lease, toy.store, apart=in_this_process)
     for name, step in run.steps:
         if name == "promote":
             toy.ledger.advance("r1", expect=("running",), status="requested", next_attempt=True)
@@ -57,7 +57,7 @@ def test_a_run_that_lost_its_lease_does_not_promote(toy: Toy):
 def decided(toy: Toy) -> Registry:
     """Run a retraining up to the decision, and no further."""
     toy.request()
-    run = training.Retraining(toy.project, take(toy.ledger, "r1", None), toy.store, ask=in_this_process)
+    run = training.Retraining(toy.project, take(toy.ledger, "r1", None), toy.store, apart=in_this_process)
     for name, step in run.steps:
         if name != "promote":
             step()
@@ -80,7 +80,7 @@ def test_a_decided_promotion_does_not_replace_a_champion_set_meanwhile(toy: Toy)
     toy.retrain("r0")
     toy.append(later(toy.project))
     toy.request("r1")
-    run = training.Retraining(toy.project, take(toy.ledger, "r1", None), toy.store, ask=in_this_process)
+    run = training.Retraining(toy.project, take(toy.ledger, "r1", None), toy.store, apart=in_this_process)
     for name, step in run.steps:
         if name != "promote":
             step()
@@ -137,7 +137,7 @@ def take_over(toy: Toy) -> Lease:
 def test_a_run_that_lost_its_lease_stops_before_the_next_step(toy: Toy):
     toy.request()
     lease = take(toy.ledger, "r1", None)
-    run = training.Retraining(toy.project, lease, toy.store, ask=in_this_process)
+    run = training.Retraining(toy.project, lease, toy.store, apart=in_this_process)
     ran = []
 
     def step(name, do):
@@ -209,7 +209,7 @@ def test_a_vacuum_at_the_moment_of_the_pin_leaves_a_readable_version(toy: Toy):
     for when in ("before", "after"):
         toy.request(when)
         lease = take(toy.ledger, when, None)
-        run = training.Retraining(toy.project, lease, toy.store, ask=in_this_process)
+        run = training.Retraining(toy.project, lease, toy.store, apart=in_this_process)
         pin, times = toy.ledger.pin, []
 
         def racing(*arguments, when=when, pin=pin, times=times):

@@ -158,7 +158,9 @@ def recover(toy: Toy, prefect: FakePrefect) -> None:
         assert (request.status, request.attempt) == ("requested", 2)
         taken = lease.take(toy.ledger, request.id, "run-2", attempt=2)
         assert taken is not None
-        assert execute(training.Retraining(toy.project, taken, toy.store, ask=in_this_process))["outcome"] == "promoted"
+        assert (
+            execute(training.Retraining(toy.project, taken, toy.store, apart=in_this_process))["outcome"] == "promoted"
+        )
     dispatcher.run_once()
 
 

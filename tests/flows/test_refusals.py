@@ -100,7 +100,7 @@ def test_a_model_that_is_too_large_is_not_promoted(tmp_path: Path):
 
 def test_a_model_that_ends_the_process_that_loads_it_is_not_promoted_and_ends_nothing_else(tmp_path: Path):
     toy = odd_toy(tmp_path / "ending", "ending")
-    assert toy.retrain(ask=apart.predictions_apart)["outcome"] == "gated"
+    assert toy.retrain(apart=apart.another_process)["outcome"] == "gated"
     assert "ended with exit code 3" in refused(toy, "servable")
 
 
@@ -156,7 +156,7 @@ def mark_of(state: Path) -> Path:
 
 @pytest.mark.parametrize("registry", [Changed, Hostile, Loader])
 def test_files_that_are_not_those_registered_are_not_promoted_and_never_run(toy: Toy, registry: type[Tampered]):
-    assert toy.retrain(connect=registry, ask=apart.predictions_apart)["outcome"] == "gated"
+    assert toy.retrain(connect=registry, apart=apart.another_process)["outcome"] == "gated"
     assert "the files changed after registration" in refused(toy, "servable")
     assert not mark_of(toy.project.state).exists()
 
@@ -167,7 +167,8 @@ def test_a_loader_that_is_not_allowed_does_not_run_though_its_digest_fits(toy: T
     source = registry._client.get_model_version_download_uri(toy.project.settings.name, "1")
     registry.tamper(Path(urlsplit(source).path))
     version = registry.versions()[0]
-    predictions, problem = apart.predictions_apart(toy.project, version, toy_frame(toy))
+    with apart.another_process(toy.project) as ask:
+        predictions, problem = ask(version, toy_frame(toy))
     assert predictions is None
     assert "MLmodel names code to run" in problem
     assert not mark_of(toy.project.state).exists()
@@ -182,7 +183,8 @@ def toy_frame(toy: Toy):
 def test_a_process_that_does_not_answer_is_ended(toy: Toy):
     toy.retrain()
     version = Registry(toy.project).versions()[0]
-    predictions, problem = apart.predictions_apart(toy.project, version, toy_frame(toy), timeout_s=0.05)
+    with apart.another_process(toy.project, timeout_s=0.05) as ask:
+        predictions, problem = ask(version, toy_frame(toy))
     assert (predictions, problem) == (None, "the process that loads it had not answered after 0.05 s")
 
 
@@ -245,7 +247,7 @@ def toy_with_features(folder: Path, keep: bool = True) -> Toy:
 
 def test_features_that_come_out_the_same_pass(tmp_path: Path):
     toy = toy_with_features(tmp_path / "same")
-    assert toy.retrain(ask=apart.predictions_apart)["outcome"] == "promoted"
+    assert toy.retrain(apart=apart.another_process)["outcome"] == "promoted"
     parity = next(entry for entry in toy.bodies("gate")[0]["results"] if entry["name"] == "parity")
     assert parity["reason"].startswith("0 of ")
     assert int(parity["reason"].split()[2]) > 30

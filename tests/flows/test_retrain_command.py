@@ -35,7 +35,7 @@ def loop(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Toy]:
                 for request in ledger.open_requests():
                     lease = take(ledger, request.id, "run")
                     assert lease is not None
-                    execute(Retraining(toy.project, lease, toy.store, ask=in_this_process))
+                    execute(Retraining(toy.project, lease, toy.store, apart=in_this_process))
 
     thread = threading.Thread(target=dispatch)
     thread.start()
