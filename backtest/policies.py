@@ -11,7 +11,7 @@ import yaml
 
 from core.durations import SECOND, parse_duration
 from core.errors import UsageError
-from core.project import parse_settings
+from core.project_file import parse_settings
 from core.recorded import ROW_TIME
 from core.settings import Settings
 

@@ -21,7 +21,8 @@ from typing import Any
 import psutil
 import yaml
 
-from core.project import FILE_NAME, load_project
+from core.project import load_project
+from core.project_file import FILE_NAME
 
 SEARCH_AND_FITS = ("search", "fit", "refit")
 LOOK_EVERY_S = 0.05

@@ -23,7 +23,8 @@ from backtest.simulation import Simulation
 from backtest.tape import record
 from backtest.training import Attempt, Trainer
 from backtest.unlearning import Unlearner
-from core.project import FILE_NAME, Project, load_project
+from core.project import Project, load_project
+from core.project_file import FILE_NAME
 from core.settings import Settings
 from streaming.replay import read_source
 

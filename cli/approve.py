@@ -14,6 +14,7 @@ from cli.options import (
     log_to_stderr,
     project_argument,
     user,
+    who_option,
     why_option,
     write_json,
 )
@@ -21,10 +22,10 @@ from core.audit import Ledger
 from core.project import load_project
 
 
-@click.command(epilog='Example: headrace approve examples/flights 3 --by anna --why "the winter is in it now"')
+@click.command(epilog='Example: headrace approve examples/flights 3 --who anna --why "the winter is in it now"')
 @project_argument
 @click.argument("version", type=click.IntRange(min=1), required=False)
-@click.option("--by", "--who", "who", metavar="NAME", help="Who decides it; the user and host if left out.")
+@who_option
 @why_option
 @click.option("--reject", is_flag=True, help="It does not become champion.")
 @json_option

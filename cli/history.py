@@ -47,15 +47,15 @@ def history(
     chosen = [entry for entry in entries if kind in (None, entry["kind"])]
     if promotions:
         chosen = [entry for entry in chosen if entry["kind"] in KINDS]
-    if number is not None:
-        chosen = about(number, chosen)
+    if number is not None and not (chosen := about(number, chosen)):
+        raise UsageError(f"the ledger has nothing about version {number}; `headrace history` shows all that it has")
     if json_file:
         write_json(chosen, json_file)
         return
     for line in _lines(entries, chosen, promotions, number, loaded.settings.clock):
         click.echo(line)
     if not chosen:
-        click.echo("nothing yet" if number is None else f"nothing about version {number}", err=True)
+        click.echo("nothing yet", err=True)
 
 
 def _lines(

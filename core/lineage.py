@@ -48,7 +48,7 @@ def lineage(settings: Settings) -> list[Origin]:
 
     Examples
     --------
-    >>> from core.project import parse_settings
+    >>> from core.project_file import parse_settings
     >>> settings = parse_settings(
     ...     "{name: a, id: id, time: at, fields: {shop: category}, label: y, features: {calendar: [hour], per_key: "
     ...     "[{name: rate, key: shop, kind: label_mean, half_life: 7d}]}}"

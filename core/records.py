@@ -74,7 +74,7 @@ class Decoder:
 
     Examples
     --------
-    >>> from core.project import parse_settings
+    >>> from core.project_file import parse_settings
     >>> settings = parse_settings(
     ...     "{name: a, id: id, time: at, fields: {x: number}, label: {path: y, positive: 1, negative: 0}}"
     ... )

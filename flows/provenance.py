@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from core.libraries import libraries_of
-from core.project import FILE_NAME, Project
+from core.project import Project
+from core.project_file import FILE_NAME
 
 _LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "threadpoolctl")
 

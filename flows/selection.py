@@ -24,7 +24,7 @@ def selectable(settings: Settings) -> list[str]:
 
     Examples
     --------
-    >>> from core.project import parse_settings
+    >>> from core.project_file import parse_settings
     >>> text = (
     ...     "{name: a, id: id, time: at, fields: {x: number}, label: y, features: {calendar: [hour]}, "
     ...     "batch: {select: %s}}"

@@ -86,7 +86,7 @@ class RowReader:
 
     Examples
     --------
-    >>> from core.project import parse_settings
+    >>> from core.project_file import parse_settings
     >>> settings = parse_settings(
     ...     "{name: a, id: id, time: at, time_unit: s, fields: {x: number}, "
     ...     "label: {path: y, positive: 1, negative: 0}, history: {file: past.csv, label_delay: 1h}}"

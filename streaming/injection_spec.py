@@ -101,7 +101,7 @@ def parse_injection(text: str, settings: Settings) -> Injection:
 
     Examples
     --------
-    >>> from core.project import parse_settings
+    >>> from core.project_file import parse_settings
     >>> settings = parse_settings("{name: a, id: id, time: at, fields: {x: number}, label: y}")
     >>> found = parse_injection("shift:x:+2sd@2013-06-03/7d", settings)
     >>> found.kind, found.field, found.when.length

@@ -56,7 +56,7 @@ class KeyedFeatures:
 
     Examples
     --------
-    >>> from core.project import parse_settings
+    >>> from core.project_file import parse_settings
     >>> keyed = KeyedFeatures.of(parse_settings(
     ...     "{name: a, id: id, time: at, fields: {x: number, shop: category}, label: y, features: {per_key: "
     ...     "[{name: n, key: shop, kind: count}, {name: rate, key: shop, kind: label_mean}]}}"

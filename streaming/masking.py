@@ -39,7 +39,7 @@ class Mask:
 
     Examples
     --------
-    >>> from core.project import parse_settings
+    >>> from core.project_file import parse_settings
     >>> settings = parse_settings(
     ...     "{name: a, id: id, time: at, fields: {x: number, note: {type: text, pii: drop}}, label: {path: y}}"
     ... )

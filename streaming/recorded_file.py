@@ -56,6 +56,10 @@ def _read(path: Path, settings: Settings) -> pd.DataFrame:
         return _read_csv(path, settings)
     except EOFError as error:
         raise SourceError(f"{path}: is cut off: it ends within its compressed data; give the whole file") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: is not text in UTF-8; give a CSV file, gzip too, or a Parquet file") from error
+    except pd.errors.EmptyDataError as error:
+        raise SourceError(f"{path}: is empty, without even a line of column names; give a recorded stream") from error
     except (OSError, ValueError, ImportError, zlib.error) as error:
         raise SourceError(
             f"{path}: cannot be read as a recorded stream: {error}; give a CSV or Parquet file"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.features import OTHER
 from core.predictions import Outcome
 from core.settings import Settings
 from core.wording import counted, listed
@@ -109,6 +110,7 @@ def _of_features(known: Known) -> Iterator[str]:
     features, settings = known.checks.features, known.settings
     numbers = [name for name, kind in settings.batch_kinds.items() if kind == "number" and name not in known.without]
     yield from _of_missing(features)
+    yield from _of_others(features)
     yield from _of_ranges({name: features[name] for name in numbers if name in features})
     if unused := [name for name in settings.feature_kinds if name not in settings.batch_kinds]:
         yield f"It cannot use {_named(unused)}: text, or for the online experts only."
@@ -131,6 +133,12 @@ def _of_missing(features: Mapping[str, Mapping[str, float | None]]) -> Iterator[
             often.append(f"{name} ({share(before)}, of the hold-out {share(then)})")
     if often:
         yield f"Often missing, so that it has learned little from it: {_named(often)}."
+
+
+def _of_others(features: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
+    many = [f"{name} ({share(other)})" for name, facts in features.items() if (other := facts.get("other") or 0.0) > 0]
+    if many:
+        yield f"More categories than max_categories, so that these rows' are all the same one, {OTHER}: {_named(many)}."
 
 
 def _of_ranges(features: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from core.features import OTHER
 from core.quarantine import Span
 from core.settings import Settings
 from flows.checks.columns import Column, columns_of
@@ -67,7 +68,12 @@ def _facts(column: Column, holdout: np.ndarray[tuple[int], np.dtype[np.bool_]]) 
     before, latest = missing_shares(column, holdout)
     facts: dict[str, float | None] = {"missing": before, "missing in hold-out": latest}
     if column.kind == "category":
-        return {**facts, "categories": float(len(column.categories))}
+        place = column.categories.index(OTHER) if OTHER in column.categories else -1
+        return {
+            **facts,
+            "categories": float(len(column.categories)),
+            "other": float((column.values == place).sum()) / max(1, len(column.values)),
+        }
     for side, where in (("", ~holdout), (" in hold-out", holdout)):
         known = column.values[where & ~column.missing]
         low, middle, high = np.quantile(known, [0.01, 0.5, 0.99]).tolist() if len(known) else (None, None, None)

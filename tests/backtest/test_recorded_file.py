@@ -126,6 +126,13 @@ def test_a_column_that_is_not_there_is_said(tmp_path):
         list(read_source(project_of(tmp_path, {"file": "none.csv"}), None))
 
 
+@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"x,y\n\x9f\xff,1\n", "is not text in UTF-8")])
+def test_a_file_that_is_no_table_is_said(tmp_path, content, said):
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(SourceError, match=said):
+        list(read_source(project_of(tmp_path, {"file": "rows.csv"}), None))
+
+
 def test_rows_are_no_unit_where_there_is_a_time(tmp_path):
     with pytest.raises(SettingsError, match="'500 rows' counts rows"):
         project_of(tmp_path, {"file": "rows.csv"}, id="key", time="at", windows={"span": "500 rows"})

@@ -108,7 +108,7 @@ def test_everything_about_a_version_is_one_report(folder: Path, monkeypatch, cap
 
 
 def test_a_version_that_nobody_knows_has_no_history(folder: Path, monkeypatch, capsys):
-    assert run(monkeypatch, "history", folder, "--version", 9) == 0
+    assert run(monkeypatch, "history", folder, "--version", 9) == 2
     assert "nothing about version 9" in capsys.readouterr().err
 
 

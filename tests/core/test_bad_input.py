@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.project import parse_settings
+from core.project_file import parse_settings
 from core.reasons import UNREADABLE_HEADER
 from core.records import BadRecord, Decoder, Event, Label
 from core.strict_json import MAX_DEPTH

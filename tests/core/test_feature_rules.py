@@ -7,7 +7,7 @@ import yaml
 
 from core.errors import SettingsError
 from core.generated import Generator
-from core.project import parse_settings
+from core.project_file import parse_settings
 
 BASE = {
     "name": "a",

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from core.errors import ProjectCodeError
 from core.features import OTHER, FeatureError, FeatureFunction, Vocabulary, load_features
-from core.project import load_project, parse_settings
+from core.project import load_project
+from core.project_file import parse_settings
 from core.settings import Settings
 
 KINDS = {"n": "number", "c": "category", "b": "bool", "t": "text"}

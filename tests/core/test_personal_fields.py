@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from core.errors import SettingsError
 from core.features import Vocabulary
 from core.pii_key import load_pseudonyms
-from core.project import load_project, parse_settings
+from core.project import load_project
+from core.project_file import parse_settings
 from core.pseudonyms import Pseudonyms
 from core.records import BadRecord, Decoder, Event, Label
 

@@ -6,7 +6,8 @@ import pytest
 
 from core.durations import DAY
 from core.errors import SettingsError
-from core.project import load_project, parse_settings
+from core.project import load_project
+from core.project_file import parse_settings
 from core.settings import Settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
@@ -43,6 +44,13 @@ def test_everything_but_five_settings_has_a_default():
     assert parse_settings(GOOD).label.horizon == 2 * DAY
 
 
+def test_a_state_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for state in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SettingsError, match=r"cannot be the state folder: .*file is a file"):
+            load_project(EXAMPLE, state=state)
+
+
 def with_line(line: str) -> str:
     return f"{GOOD}{line}\n"
 
@@ -58,6 +66,8 @@ def with_line(line: str) -> str:
         (with_line("windows: {span: 30}"), 10, ["windows.span", "needs a unit", "30d, 30h or 30s", "got 30"]),
         (with_line("order: {max_wait: 0}"), 10, ["order.max_wait", "needs a unit"]),
         (with_line("promotion: {canary: 0.1}"), 10, ["promotion", "set shadow: true, or remove canary"]),
+        (with_line("promotion: {shadow: true, canary: 20 %}"), 10, ["promotion.canary", "write 0.2 (got '20 %')"]),
+        (with_line("features:\n  interactions:\n  - [amount,\n    town]"), 13, ["'town'"]),
         (with_line("promotion: {shadow: true, canary: 0.6}"), 10, ["promotion.canary", "0.5"]),
         (with_line("promotion: {shadow: true, canary: -0.1}"), 10, ["promotion.canary", "0"]),
         (with_line("retrain:\n  every: 28"), 11, ["retrain.every", "needs a unit"]),
@@ -69,10 +79,10 @@ def with_line(line: str) -> str:
         (with_line("batch: {holdout: 0s}"), 10, ["batch.holdout", "must be at least 1s"]),
         (with_line("batch: {max_rows: 99}"), 10, ["batch.max_rows", "100"]),
         (with_line("batch: {search_rows: 1}"), 10, ["batch.search_rows", "100"]),
-        (with_line("batch: {max_rows: 999}"), 1, ["retrain.min_examples", "batch.max_rows", "nothing would ever"]),
+        (with_line("batch: {max_rows: 999}"), 10, ["retrain.min_examples", "batch.max_rows", "nothing would ever"]),
         (
             with_line("batch: {max_rows: 5000}\ngates: {min_holdout_rows: 5000}"),
-            1,
+            11,
             ["gates.min_holdout_rows", "batch.max_rows", "nothing would ever"],
         ),
         (with_line("windows: {sample: 1}"), 10, ["windows.sample", "100"]),
@@ -109,7 +119,7 @@ def with_line(line: str) -> str:
         (GOOD.replace("horizon: 2d", "classes: [a]"), 9, ["label.classes", "two classes or more"]),
         (GOOD.replace("horizon: 2d", "classes: [a, b, a]"), 9, ["label.classes", "each once"]),
         (GOOD.replace("max_categories: 5", "minimum: .nan"), 6, ["fields.city", "not a number"]),
-        (GOOD.replace("horizon: 2d", "positive: 1\n  negative: 1.0"), 1, ["the same"]),
+        (GOOD.replace("horizon: 2d", "positive: 1\n  negative: 1.0"), 9, ["the same"]),
         (GOOD.replace("horizon: 2d", "missing: 7"), 9, ["label.missing", "no outcome"]),
         (GOOD.replace("name: shop", "name: My Shop"), 1, ["name", "'My Shop'", "rename it"]),
         (

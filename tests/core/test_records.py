@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.durations import DAY
 from core.errors import SettingsError
-from core.project import parse_settings
+from core.project_file import parse_settings
 from core.records import BadRecord, Decoder, Event, Label
 
 NOW = 1_700_000_000_000

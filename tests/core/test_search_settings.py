@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import SettingsError
-from core.project import parse_settings
+from core.project_file import parse_settings
 from core.search_settings import SpaceSettings
 from core.settings import Settings
 

@@ -15,6 +15,7 @@ from flows_lab import BATCH, HEAD, Toy, examples, later, make_toy
 from cli.inspect import history_of, status_of
 from cli.trail import about, version_lines
 from core.batch_model import FittedModel
+from core.features import OTHER
 from core.project import load_project
 from core.registry import Registry
 from core.status import write_status
@@ -180,7 +181,7 @@ def test_a_version_that_is_refused_after_registration_has_a_card_that_says_so(to
 def test_what_the_stream_names_is_shown_as_text(tmp_path: Path):
     toy = make_toy(tmp_path / "project", "multiclass", extra=BATCH + "gates: {min_slice_rows: 20}\n")
     table = toy.table
-    hostile = {"h1": HOSTILE, "low": f"{HOSTILE}$\\frac{{", "mid": "_mid\u202e\n"}
+    hostile = {"h1": HOSTILE, "h2": OTHER, "low": f"{HOSTILE}$\\frac{{", "mid": "_mid\u202e\n"}
     for name in (feature_column("hub"), "label"):
         values = [hostile.get(value, value) for value in table[name].to_pylist()]
         table = table.set_column(
@@ -191,6 +192,7 @@ def test_what_the_stream_names_is_shown_as_text(tmp_path: Path):
     assert ended["version"] == 1, ended["reasons"]
     facts, page = card_of(toy, ended)
     assert f"hub={HOSTILE}" in [one["name"] for one in facts["slices"]["judged"]]
+    assert any("max_categories" in limit and "hub (" in limit for limit in facts["limits"])
     assert HOSTILE in json.dumps(facts["limits"]).replace('\\"', '"')
     assert "<img src=x" not in page
     assert "&lt;img src=x" in page

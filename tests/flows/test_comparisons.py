@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.durations import DAY
-from core.project import parse_settings
+from core.project_file import parse_settings
 from flows.energy import Meter
 from flows.intervals import blocks_of, clip_of, difference
 from flows.reliability import Reliability

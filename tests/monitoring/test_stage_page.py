@@ -15,7 +15,7 @@ from monitoring_lab import PROJECT, START, Lab
 
 from core.audit import Ledger, RetrainRequest
 from core.durations import DAY, HOUR
-from core.project import parse_settings
+from core.project_file import parse_settings
 from core.store import TableStore
 from core.tables import WINDOWS, examples_schema
 from monitoring.calibration import calibrations

@@ -6,7 +6,7 @@ import random
 import pytest
 from stream_lab import digest
 
-from core.project import parse_settings
+from core.project_file import parse_settings
 from streaming.learners import BUILT_IN
 
 PROJECT = "{{name: a, task: {}, id: id, time: at, fields: {{x: number, z: number}}, label: {{path: y{}}}}}"

@@ -30,7 +30,7 @@ from stream_lab import START, event, label, make_machine
 from core.durations import format_time
 from core.errors import AlreadyRunningError, CheckpointError, SettingsError, SourceError
 from core.locks import FileLock
-from core.project import parse_settings
+from core.project_file import parse_settings
 from core.store import TableStore
 from core.tables import CORRECTIONS, EXAMPLES, INGESTED, PREDICTIONS
 from streaming.erasure import Erasures

@@ -14,7 +14,7 @@ from stream_lab import make_project
 
 from core.durations import DAY, HOUR, parse_iso
 from core.errors import UsageError
-from core.project import parse_settings
+from core.project_file import parse_settings
 from core.recorded import FIRST_ROW
 from streaming.injection import inject, make_injectors
 from streaming.injection_spec import parse_injection

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.project import parse_settings
+from core.project_file import parse_settings
 from core.pseudonyms import Pseudonyms
 from core.records import BadRecord
 from streaming import dead_letters
