@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pyarrow as pa
 import pytest
 import yaml
@@ -90,6 +92,21 @@ def test_a_model_that_predicts_nan_lately_is_not_promoted(tmp_path: Path):
     toy.append(fresh.set_column(fresh.column_names.index("f_n2"), "f_n2", pa.array(values, pa.float64())))
     assert toy.retrain()["outcome"] == "gated"
     assert refused(toy, "finite") == "finite: 1 predictions are not finite"
+
+
+def test_the_process_that_was_to_load_a_version_ends_with_an_attempt_that_never_makes_one(tmp_path: Path):
+    seen = []
+
+    @contextmanager
+    def watched(project):
+        with apart.another_process(project) as ask:
+            seen.extend(one for one in psutil.Process().children() if "flows.apart" in one.cmdline())
+            yield ask
+
+    toy = odd_toy(tmp_path / "big", "big")
+    assert toy.retrain(apart=watched)["outcome"] == "gated"
+    (process,) = seen
+    assert not process.is_running()
 
 
 def test_a_model_that_is_too_large_is_not_promoted(tmp_path: Path):
