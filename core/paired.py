@@ -3,6 +3,9 @@
 A worker writes with every event what was served and what would have been served with each shadow. Here their losses are
 added up in blocks of event time. A block counts once it has ended and its labels are due: fast labels are not like
 slow ones.
+
+A blend drops a bad champion by itself, and so hides it. The watch on a new champion therefore compares it with the
+former one too, each by itself, as the gate `alone` does.
 """
 
 from __future__ import annotations
@@ -50,14 +53,18 @@ def judge_shadow(
     before : sequence of Block
         Of a hold-out; see :func:`core.sequential.judge`.
     """
-    rules = settings.promotion
     blends = paired_blocks(examples, version, settings, until, role=role, without=without)
-    verdict = judge(list(blends.values()), rules, before)
+    verdict = judge(list(blends.values()), settings.promotion, before)
     if role != PREVIOUS:
         return verdict
     models = paired_blocks(examples, version, settings, until, role=role, without=without, alone=True)
+    return _watched(blends, verdict, models, settings)
+
+
+def _watched(blends: Mapping[int, Block], verdict: Verdict, models: Mapping[int, Block], settings: Settings) -> Verdict:
+    """Return the verdict on the blends or on the models, whichever ends the watch first; undecided while none does."""
     margin = max(0.0, 1.0 - 1.0 / settings.gates.max_alone_loss)
-    alone = replace(judge(list(models.values()), rules, margin=margin), alone=True)
+    alone = replace(judge(list(models.values()), settings.promotion, margin=margin), alone=True)
     end = _end_of_watch(blends, verdict)
     if alone.conclusion == "superior":
         at = _last(models, alone)
