@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from backtest.served import Served
+from backtest.outcome import Outcome, Retraining, ServedRows
 from backtest.shadowing import Ended
-from backtest.simulation import Outcome, Retraining
 from backtest.tape import Tape
 from core.clocks import Clock
 from core.durations import ROW
@@ -58,9 +57,9 @@ def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> 
     rows = [
         row
         for row in sorted(labels)
-        if all(outcome.served.online[row].keys() >= active for outcome in outcomes)
-        and all(is_sane(outcome.served.published(row)) for outcome in outcomes)
-        and all(outcome.served.champion[row] is not None for outcome in outcomes if outcome.policy.batch)
+        if all(outcome.rows.online[row].keys() >= active for outcome in outcomes)
+        and all(is_sane(outcome.rows.published[row]) for outcome in outcomes)
+        and all(outcome.rows.champion[row] is not None for outcome in outcomes if outcome.policy.batch)
     ]
     times = milliseconds(tape.tables.whole(PREDICTIONS)["event_time"])[rows]
     span = settings.windows.span
@@ -92,10 +91,10 @@ def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds:
 
 
 def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str, Any]:
-    served, online = outcome.served, outcome.served.online
-    columns: dict[str, list[Prediction]] = {"served": [_sure(served.published(row)) for row in common.rows.tolist()]}
+    rows, online = outcome.rows, outcome.rows.online
+    columns: dict[str, list[Prediction]] = {"served": [_sure(rows.published[row]) for row in common.rows.tolist()]}
     if outcome.policy.batch:
-        columns["champion"] = [_sure(served.champion[row]) for row in common.rows]
+        columns["champion"] = [_sure(rows.champion[row]) for row in common.rows]
     for expert in settings.online:
         if all(expert.name in online[row] for row in common.rows):
             columns[expert.name] = [online[row][expert.name] for row in common.rows]
@@ -108,9 +107,9 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
         "monthly": monthly,
         "over_time": _over_time(columns, common, settings.clock),
         "retrains": len(done),
-        "promoted": len(outcome.shadowing.entered),
-        "train_seconds": round(sum(one.attempt.seconds for one in done), 2),
-        "rows_trained": sum(one.attempt.rows for one in done),
+        "promoted": len(outcome.entered),
+        "train_seconds": round(sum(one.seconds for one in done), 2),
+        "rows_trained": sum(one.rows for one in done),
         "alerts": len(outcome.alerts),
         "retrainings": [_of_retraining(one, outcome, settings.clock) for one in done],
         "alerted": [
@@ -129,39 +128,38 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
         ],
         "rolled_back": [
             {"at": write(end.at), "reasons": [end.why]}
-            for end in outcome.shadowing.ended
+            for end in outcome.ended
             if (end.shadow.role, end.conclusion) == (PREVIOUS, "superior")
         ],
     }
 
 
 def _of_retraining(one: Retraining, outcome: Outcome, clock: Clock) -> dict[str, Any]:
-    shadowing, champion, write = outcome.shadowing, one.attempt.champion, clock.to_json
-    version = None if champion is None else champion.model.version
-    ends = [end for end in shadowing.ended if (end.shadow.role, end.shadow.version) == (CHALLENGER, version)]
-    promoted = version in shadowing.entered
+    version, write = one.version, clock.to_json
+    ends = [end for end in outcome.ended if (end.shadow.role, end.shadow.version) == (CHALLENGER, version)]
+    promoted = version in outcome.entered
     undecided = [] if version is None or promoted or ends else ["The stream ended before it was decided."]
     return {
         "trigger": one.trigger,
         "decided_at": write(one.decided_at),
-        "effective_at": write(shadowing.entered.get(version or 0, one.effective_at)),
+        "effective_at": write(outcome.entered.get(version or 0, one.effective_at)),
         "promoted": promoted,
-        "rows": one.attempt.rows,
+        "rows": one.rows,
         "why": list(one.why),
-        "gain": one.attempt.gain,
-        "shadow": None if not ends else _of_shadow(ends[0], outcome.served, clock),
-        "not_promoted_because": [*one.attempt.reasons, *([] if promoted else [end.why for end in ends]), *undecided],
+        "gain": one.gain,
+        "shadow": None if not ends else _of_shadow(ends[0], outcome.rows, clock),
+        "not_promoted_because": [*one.reasons, *([] if promoted else [end.why for end in ends]), *undecided],
     }
 
 
-def _of_shadow(end: Ended, served: Served, clock: Clock) -> dict[str, Any]:
+def _of_shadow(end: Ended, rows: ServedRows, clock: Clock) -> dict[str, Any]:
     verdict = end.verdict.as_json()
     return {
         "from": clock.to_json(end.shadow.since),
         "to": clock.to_json(end.at),
         "conclusion": end.conclusion,
         "labels": verdict["rows"],
-        "served": int((served.canary == end.shadow.version).sum()),
+        "served": int((rows.canary == end.shadow.version).sum()),
         "saved": verdict["gain"],
     }
 

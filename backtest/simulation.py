@@ -7,16 +7,17 @@ time takes effect ``retrain.duration`` later, from the first record of that time
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
 
 import pyarrow as pa
 
+from backtest.outcome import Alert, Outcome, Retraining, ServedRows
 from backtest.policies import Policy
 from backtest.served import Served
 from backtest.shadowing import Shadowing
 from backtest.tape import Tape
-from backtest.training import Attempt, Champion, Trainer
+from backtest.training import Champion, Trainer
 from backtest.unlearning import Unlearner
 from core.audit import Trigger
 from core.quarantine import Span
@@ -24,64 +25,11 @@ from core.settings import Settings
 from monitoring.comparison import DriftReport, compare_data, compare_labels
 from monitoring.decision import Decision, PolicyState
 from monitoring.distances import distances
-from monitoring.gain import Gain, Prospect
 from monitoring.inspection import Inspector
 from monitoring.policy import decide
 from monitoring.reference import Reference
 from monitoring.rows import WindowRows
 from monitoring.windows import WindowStage, due_stages, start_progress
-
-
-@dataclass(frozen=True)
-class Retraining:
-    """A retraining that a policy decided.
-
-    Attributes
-    ----------
-    trigger : str
-        bootstrap, schedule or drift.
-    decided_at, effective_at : int
-        When it was decided, and from when its model serves, event time, ms.
-    why : tuple of str
-        The decision's reasons.
-    prospect : Prospect or None
-        What it had to work with.
-    attempt : Attempt
-        What became of it.
-    """
-
-    trigger: Trigger
-    decided_at: int
-    effective_at: int
-    why: tuple[str, ...]
-    prospect: Prospect | None
-    attempt: Attempt
-
-    @property
-    def gained(self) -> Gain | None:
-        """What it gained, where that is known."""
-        gain = self.attempt.gain
-        return None if self.prospect is None or gain is None else Gain(self.prospect, gain)
-
-
-@dataclass(frozen=True)
-class Alert:
-    """An alert: the stage it is about, and its reasons."""
-
-    stage: WindowStage
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a policy did with the stream."""
-
-    policy: Policy
-    served: Served
-    shadowing: Shadowing
-    retrainings: list[Retraining] = field(default_factory=list)
-    alerts: list[Alert] = field(default_factory=list)
-    quarantined: dict[Span, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Distances:
@@ -141,7 +89,9 @@ class Simulation:
         self._policy = policy
         self._served = Served(tape, policy.settings, alone=not policy.online)
         self._shadowing = Shadowing(self._served, policy.settings)
-        self._outcome = Outcome(policy, self._served, self._shadowing)
+        self._retrainings: list[Retraining] = []
+        self._alerts: list[Alert] = []
+        self._quarantined: dict[Span, tuple[str, ...]] = {}
         self._coming: tuple[int, Champion] | None = None
         self._reached = tape.first_event
         self._state = PolicyState()
@@ -171,7 +121,15 @@ class Simulation:
             self._progress(due)
         self._reach(tape.end)
         self._served.advance(tape.last_step)
-        return self._outcome
+        return self._outcome()
+
+    def _outcome(self) -> Outcome:
+        served, shadowing = self._served, self._shadowing
+        published = [served.published(row) for row in range(len(served.online))]
+        rows = ServedRows(served.online, served.champion, published, served.canary)
+        return Outcome(
+            self._policy, rows, self._retrainings, self._alerts, self._quarantined, shadowing.entered, shadowing.ended
+        )
 
     def _reach(self, moment: int) -> None:
         """Serve up to a moment; shadows are judged as their blocks end, and one whose time comes begins."""
@@ -197,21 +155,21 @@ class Simulation:
         champion = self._shadowing.champion
         version = None if champion is None else champion.model.version
         evidence = self._inspector.inspect(stage, version).evidence(self._tape.first_event)
-        before = [done for done in self._outcome.retrainings if done.effective_at <= stage.due]
+        before = [done for done in self._retrainings if done.effective_at <= stage.due]
         sibling = stage.sibling("labels" if stage.stage == "data" else "data")
         evidence = replace(
             evidence,
             alerted=sibling in self._alerted,
             open_retraining=self._coming is not None,
             in_shadow=self._shadowing.challenger,
-            retrainings=tuple(done.decided_at for done in self._outcome.retrainings),
+            retrainings=tuple(done.decided_at for done in self._retrainings),
             past=tuple(done.gained for done in before if done.gained is not None),
         )
-        opening = self._policy.opening if len(self._outcome.retrainings) == 1 else None
+        opening = self._policy.opening if len(self._retrainings) == 1 else None
         decision, self._state = decide(evidence, self._state, opening or self._settings)
         if decision.alert:
             self._alerted.add(stage.name)
-            self._outcome.alerts.append(Alert(stage, decision.alert))
+            self._alerts.append(Alert(stage, decision.alert))
         self._keep_out(stage, decision)
         if decision.unlearn:
             self._unlearn(self._spans(decision.unlearn))
@@ -220,8 +178,8 @@ class Simulation:
 
     def _keep_out(self, stage: WindowStage, decision: Decision) -> None:
         """Keep a window out of learning, or let it in after all."""
-        if decision.quarantine and (stage.start, stage.end) not in self._outcome.quarantined:
-            self._outcome.quarantined[stage.start, stage.end] = decision.quarantine
+        if decision.quarantine and (stage.start, stage.end) not in self._quarantined:
+            self._quarantined[stage.start, stage.end] = decision.quarantine
             self._kept_out.add((stage.start, stage.end))
         self._kept_out -= self._spans(decision.release)
 
@@ -236,14 +194,25 @@ class Simulation:
         return {(start, start + self._settings.windows.span) for start in starts}
 
     def _retrain(self, decision: Decision, trigger: Trigger, moment: int) -> None:
-        version = 1 + sum(done.attempt.champion is not None for done in self._outcome.retrainings)
+        version = 1 + sum(done.version is not None for done in self._retrainings)
         kept_out = sorted(self._kept_out)
-        lasted = sorted(self._outcome.quarantined.keys() - self._kept_out)
+        lasted = sorted(self._quarantined.keys() - self._kept_out)
         champion = self._shadowing.champion
         attempt = self._trainer.attempt(self._settings, self._served, moment, champion, version, kept_out, lasted)
         effective_at = moment + self._settings.retrain.duration
-        self._outcome.retrainings.append(
-            Retraining(trigger, moment, effective_at, decision.reasons, decision.prospect, attempt)
+        self._retrainings.append(
+            Retraining(
+                trigger,
+                moment,
+                effective_at,
+                decision.reasons,
+                decision.prospect,
+                None if attempt.champion is None else version,
+                tuple(attempt.reasons),
+                attempt.rows,
+                attempt.seconds,
+                attempt.gain,
+            )
         )
         if attempt.champion is not None:
             self._coming = effective_at, attempt.champion

@@ -63,11 +63,11 @@ class Spoiler(Trainer):
 def outcome(simulation: Simulation, version: int, settings: Settings) -> Mapping[str, Any]:
     """Run a simulation and return how the watch of a version ended."""
     ran = simulation.run()
-    watched = [one for one in ran.shadowing.ended if one.shadow.role == "previous" and one.shadow.against == version]
+    watched = [one for one in ran.ended if one.shadow.role == "previous" and one.shadow.against == version]
     if not watched:
         return {"conclusion": "still watched"}
     (end,) = watched
-    since = ran.shadowing.entered[version]
+    since = ran.entered[version]
     return {
         "conclusion": "rolled back" if end.conclusion == "superior" else end.conclusion,
         "compared": "models" if end.verdict.alone else "blends",

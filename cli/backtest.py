@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from core.errors import UsageError
 from core.project import load_project, settings_file
 
 if TYPE_CHECKING:
-    from backtest.simulation import Outcome
+    from backtest.outcome import Outcome
 
 _SAY_EVERY_S = 5.0
 
@@ -44,6 +45,11 @@ _SAY_EVERY_S = 5.0
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Only the first days of the stream.")
 @inject_option
 @json_option
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes that run policies side by side; as many as cores (at most 4) if left out, 1 for a short stream.",
+)
 @click.option("--html", "html_file", metavar="FILE", help="Write the result as one HTML page to read in a browser.")
 def backtest(
     project: Path,
@@ -51,12 +57,13 @@ def backtest(
     days: float | None,
     specs: tuple[str, ...],
     json_file: str | None,
+    jobs: int | None,
     html_file: str | None,
 ) -> None:
     """Replay the project's recorded stream under several retraining policies, and say which would have been best.
 
-    The same parts as in production, in one process on a virtual clock: no broker, no Prefect, no MLflow. What does
-    not depend on the policy runs once. Two runs give the same result.
+    The same parts as in production on a virtual clock: no broker, no Prefect, no MLflow. What does not depend on the
+    policy runs once. Two runs give the same result, in however many processes.
     """
     log_to_stderr()
     check_writable(json_file)
@@ -65,10 +72,8 @@ def backtest(
     from backtest.page.document import page
     from backtest.policies import parse_policies
     from backtest.results import result
-    from backtest.simulation import Simulation
+    from backtest.side_by_side import run_policies, usual_jobs
     from backtest.tape import record
-    from backtest.training import Trainer
-    from backtest.unlearning import Unlearner
     from streaming.injection import inject, make_injectors
     from streaming.replay import read_source
 
@@ -79,18 +84,15 @@ def backtest(
     seconds: dict[str, float] = {}
     began = time.monotonic()
     items = read_source(loaded, days, change=partial(inject, injectors=injectors))
-    tape = record(loaded, items, _telling("the stream: {:,} records"))
+    tell = Telling(loaded.settings.clock)
+    tape = record(loaded, items, tell.records)
     if unused := [message for injector in injectors if (message := injector.nothing_changed())]:
         raise UsageError(unused[0])
     seconds["stream"] = time.monotonic() - began
-    trainer, unlearner, outcomes = Trainer(loaded), Unlearner(loaded, tape), []
-    for policy in chosen:
-        began = time.monotonic()
-        tell = _telling(f"{policy.name}: " + "{}")
-        outcomes.append(
-            Simulation(tape, policy, trainer, unlearner, partial(_tell_time, tell, loaded.settings.clock)).run()
-        )
-        seconds[policy.name] = time.monotonic() - began
+    outcomes = []
+    for outcome, took in run_policies(loaded, tape, chosen, jobs or usual_jobs(len(tape.online), len(chosen)), tell):
+        outcomes.append(outcome)
+        seconds[outcome.policy.name] = took
     found = result(tape, outcomes, loaded.settings, seconds)
     if injectors:
         found["injected"] = [injector.summary() for injector in injectors]
@@ -103,20 +105,25 @@ def backtest(
         write_file(page(found), html_file, "--html")
 
 
-def _telling(text: str) -> Callable[[Any], None]:
-    """Return what says how far something is, now and then."""
-    said = [time.monotonic()]
+@dataclass
+class Telling:
+    """Says how far the stream, or a policy, is, now and then."""
 
-    def tell(value: Any) -> None:
-        if time.monotonic() - said[0] >= _SAY_EVERY_S:
-            said[0] = time.monotonic()
-            click.echo(text.format(value), err=True)
+    clock: Clock
+    said_at: float = field(default_factory=time.monotonic)
 
-    return tell
+    def __call__(self, name: str, moment: int) -> None:
+        """Say that a policy has reached an event time, ms."""
+        self._say(f"{name}: {self.clock.moment(moment)}")
 
+    def records(self, count: int) -> None:
+        """Say how many records of the stream are done."""
+        self._say(f"the stream: {count:,} records")
 
-def _tell_time(tell: Callable[[Any], None], clock: Clock, moment: int) -> None:
-    tell(clock.moment(moment))
+    def _say(self, text: str) -> None:
+        if time.monotonic() - self.said_at >= _SAY_EVERY_S:
+            self.said_at = time.monotonic()
+            click.echo(text, err=True)
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -139,9 +146,9 @@ def _show_without_champion(outcomes: Sequence[Outcome]) -> None:
     """Print why a policy that fits a batch model never got a champion, a line a policy."""
     for outcome in outcomes:
         done = outcome.retrainings
-        if not outcome.policy.batch or any(one.attempt.champion is not None for one in done):
+        if not outcome.policy.batch or any(one.version is not None for one in done):
             continue
-        why = "; ".join(done[-1].attempt.reasons) if done else "no retraining was due"
+        why = "; ".join(done[-1].reasons) if done else "no retraining was due"
         click.echo(f"  {outcome.policy.name:<14} never got a champion: {why}")
 
 

@@ -19,6 +19,7 @@
     ├── BooksError             exit code 9   the books do not balance
     ├── LeaseLostError                       another run has the retraining's request now
     ├── ChampionChangedError                 another version became champion before a move by hand
+    ├── BacktestError                        a process of a backtest was ended before its policies were done
     ├── CannotReproduceError                 what a fit was made from is not there any more
     ├── AlertRefusedError                    the webhook will never take this alert
     ├── PortInUseError         exit code 10  another process listens there
@@ -117,6 +118,10 @@ class ChampionChangedError(HeadraceError):
 
 class CannotReproduceError(HeadraceError):
     """What is needed to do a fit again is not there any more."""
+
+
+class BacktestError(HeadraceError):
+    """A process of a backtest was ended before its policies were done."""
 
 
 class BooksError(HeadraceError):

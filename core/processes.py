@@ -86,7 +86,13 @@ def end_with_starter() -> None:
 
     For processes that somebody else starts for us, such as a flow run that Prefect's worker starts.
     """
-    if os.environ.get(END_WITH_STARTER) and sys.platform.startswith("linux"):
+    if os.environ.get(END_WITH_STARTER):
+        tie_to_starter()
+
+
+def tie_to_starter() -> None:
+    """End with the thread that started this process; Linux only."""
+    if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, SIGTERM)
 
 

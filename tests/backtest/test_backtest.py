@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from backtest.page.wording import metric_name
-from core.errors import SourceError, UsageError
+from core.errors import BacktestError, SourceError, UsageError
 from headrace import cli
 
 ROWS, TURNS_AT = 5_000, 2_500
@@ -149,6 +149,44 @@ def test_two_runs_give_the_same(tmp_path):
     )
     assert first == second
     assert all(policy in first[1] for policy in first[0]["policies"])
+
+
+MODELS = """
+from sklearn.linear_model import LogisticRegression
+
+class Own(LogisticRegression):
+    pass
+
+def own(kinds, draw, trial):
+    from sklearn.compose import make_column_transformer
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(make_column_transformer(("passthrough", ["x", "z"])), Own())
+"""
+
+
+def test_side_by_side_in_processes_policies_do_the_same_with_code_of_the_project_too(tmp_path):
+    folder = write(tmp_path, batch={"trials": 1, "candidates": ["models.py:own"], "holdout": "500 rows"})
+    (folder / "models.py").write_text(MODELS)
+    policies = "never,drift,online-only"
+    with_label_flips = ["--inject", "flip@3500rows/500rows"]
+    found = []
+    for jobs in (1, 2):
+        files = ["--json", str(folder / "out.json"), "--jobs", str(jobs)]
+        ran = CliRunner().invoke(cli, ["backtest", str(folder), "--policies", policies, *with_label_flips, *files])
+        assert ran.exit_code == 0, ran.output
+        found.append(without_seconds(json.loads((folder / "out.json").read_text())))
+    assert found[0] == found[1]
+    assert list(found[1]["policies"]) == policies.split(",")
+    assert found[1]["policies"]["never"]["promoted"] == 1
+
+
+def test_a_process_that_is_killed_is_said(tmp_path):
+    folder = write(tmp_path, batch={"trials": 1, "candidates": ["models.py:ending"], "holdout": "500 rows"})
+    (folder / "models.py").write_text("import os, signal\ndef ending(*given): os.kill(os.getpid(), signal.SIGKILL)\n")
+    ran = CliRunner().invoke(cli, ["backtest", str(folder), "--policies", "never,drift", "--jobs", "2"])
+    assert isinstance(ran.exception, BacktestError)
+    assert "--jobs 1" in str(ran.exception)
 
 
 @pytest.mark.parametrize("task", ["multiclass", "regression"])
