@@ -10,6 +10,7 @@ import numpy as np
 
 from backtest.policies import Policy
 from backtest.shadowing import Ended
+from backtest.training import Attempt
 from core.audit import Trigger
 from core.predictions import Prediction
 from core.quarantine import Span
@@ -19,7 +20,7 @@ from monitoring.windows import WindowStage
 
 @dataclass(frozen=True)
 class Retraining:
-    """A retraining that a policy decided, and what became of it.
+    """A retraining that a policy decided.
 
     Attributes
     ----------
@@ -31,16 +32,8 @@ class Retraining:
         The decision's reasons.
     prospect : Prospect or None
         What it had to work with.
-    version : int or None
-        The version that passed its gates; None if none did.
-    reasons : tuple of str
-        Why not.
-    rows : int
-        Rows that the models were fitted on.
-    seconds : float
-        What the fits took when they were made, s.
-    gain : float or None
-        By how much, relatively, the blend's loss on the hold-out was lower than with the champion so far.
+    attempt : Attempt
+        What became of it.
     """
 
     trigger: Trigger
@@ -48,16 +41,13 @@ class Retraining:
     effective_at: int
     why: tuple[str, ...]
     prospect: Prospect | None
-    version: int | None
-    reasons: tuple[str, ...]
-    rows: int
-    seconds: float
-    gain: float | None
+    attempt: Attempt
 
     @property
     def gained(self) -> Gain | None:
         """What it gained, where that is known."""
-        return None if self.prospect is None or self.gain is None else Gain(self.prospect, self.gain)
+        gain = self.attempt.gain
+        return None if self.prospect is None or gain is None else Gain(self.prospect, gain)
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,8 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
         "over_time": _over_time(columns, common, settings.clock),
         "retrains": len(done),
         "promoted": len(outcome.entered),
-        "train_seconds": round(sum(one.seconds for one in done), 2),
-        "rows_trained": sum(one.rows for one in done),
+        "train_seconds": round(sum(one.attempt.seconds for one in done), 2),
+        "rows_trained": sum(one.attempt.rows for one in done),
         "alerts": len(outcome.alerts),
         "retrainings": [_of_retraining(one, outcome, settings.clock) for one in done],
         "alerted": [
@@ -135,7 +135,7 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
 
 
 def _of_retraining(one: Retraining, outcome: Outcome, clock: Clock) -> dict[str, Any]:
-    version, write = one.version, clock.to_json
+    version, write = one.attempt.version, clock.to_json
     ends = [end for end in outcome.ended if (end.shadow.role, end.shadow.version) == (CHALLENGER, version)]
     promoted = version in outcome.entered
     undecided = [] if version is None or promoted or ends else ["The stream ended before it was decided."]
@@ -144,11 +144,11 @@ def _of_retraining(one: Retraining, outcome: Outcome, clock: Clock) -> dict[str,
         "decided_at": write(one.decided_at),
         "effective_at": write(outcome.entered.get(version or 0, one.effective_at)),
         "promoted": promoted,
-        "rows": one.rows,
+        "rows": one.attempt.rows,
         "why": list(one.why),
-        "gain": one.gain,
+        "gain": one.attempt.gain,
         "shadow": None if not ends else _of_shadow(ends[0], outcome.rows, clock),
-        "not_promoted_because": [*one.reasons, *([] if promoted else [end.why for end in ends]), *undecided],
+        "not_promoted_because": [*one.attempt.reasons, *([] if promoted else [end.why for end in ends]), *undecided],
     }
 
 

@@ -194,28 +194,17 @@ class Simulation:
         return {(start, start + self._settings.windows.span) for start in starts}
 
     def _retrain(self, decision: Decision, trigger: Trigger, moment: int) -> None:
-        version = 1 + sum(done.version is not None for done in self._retrainings)
+        version = 1 + sum(done.attempt.version is not None for done in self._retrainings)
         kept_out = sorted(self._kept_out)
         lasted = sorted(self._quarantined.keys() - self._kept_out)
         champion = self._shadowing.champion
-        attempt = self._trainer.attempt(self._settings, self._served, moment, champion, version, kept_out, lasted)
+        attempt, made = self._trainer.attempt(self._settings, self._served, moment, champion, version, kept_out, lasted)
         effective_at = moment + self._settings.retrain.duration
         self._retrainings.append(
-            Retraining(
-                trigger,
-                moment,
-                effective_at,
-                decision.reasons,
-                decision.prospect,
-                None if attempt.champion is None else version,
-                tuple(attempt.reasons),
-                attempt.rows,
-                attempt.seconds,
-                attempt.gain,
-            )
+            Retraining(trigger, moment, effective_at, decision.reasons, decision.prospect, attempt)
         )
-        if attempt.champion is not None:
-            self._coming = effective_at, attempt.champion
+        if made is not None:
+            self._coming = effective_at, made
 
     def _reference(self, version: int) -> Reference:
         champion = self._shadowing.champion

@@ -49,8 +49,8 @@ class Attempt:
 
     Attributes
     ----------
-    champion : Champion or None
-        The new champion; None if it was not promoted.
+    version : int or None
+        The version that passed its gates; None if none did.
     reasons : list of str
         Why not.
     rows : int
@@ -61,11 +61,14 @@ class Attempt:
         By how much, relatively, the blend's loss on the hold-out was lower than with the former champion.
     """
 
-    champion: Champion | None
+    version: int | None
     reasons: list[str]
     rows: int
     seconds: float
     gain: float | None = None
+
+
+Attempted = tuple[Attempt, Champion | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +109,8 @@ class Trainer:
         version: int,
         without: Sequence[Span] = (),
         accepted: Sequence[Span] = (),
-    ) -> Attempt:
-        """Retrain with what is known at `until`, ms; the new champion would be of that version.
+    ) -> Attempted:
+        """Retrain with what is known at `until`, ms; the new champion, if it passes, is of that version.
 
         Events of the windows `without` are left out; `accepted` are those whose break has lasted.
         """
@@ -115,9 +118,9 @@ class Trainer:
         try:
             return self._attempt(project, tables, until, champion, version, without, accepted)
         except _Stopped as stopped:
-            return Attempt(None, stopped.why, stopped.rows, 0.0)
+            return Attempt(None, stopped.why, stopped.rows, 0.0), None
         except HeadraceError as error:
-            return Attempt(None, [str(error)], 0, 0.0)
+            return Attempt(None, [str(error)], 0, 0.0), None
 
     def _attempt(
         self,
@@ -128,7 +131,7 @@ class Trainer:
         version: int,
         without: Sequence[Span],
         accepted: Sequence[Span],
-    ) -> Attempt:
+    ) -> Attempted:
         settings = project.settings
         data = _data(settings, tables, until, champion, without)
         rows, split = data.rows, data.split
@@ -152,7 +155,7 @@ class Trainer:
         gain = measured_gain(evaluation.metrics, settings.task)
         gates = check_gates(evaluation, settings.gates.model_copy(update=_ANY_LATENCY))
         if not passed(gates):
-            return Attempt(None, reasons(gates), len(rows), fitted.seconds, gain)
+            return Attempt(None, reasons(gates), len(rows), fitted.seconds, gain), None
         sample = reference_rows(rows, settings.batch.seed)
         reference = Reference(
             version,
@@ -165,7 +168,7 @@ class Trainer:
             volume_of(tables, rows, settings, until),
         )
         made = Champion(replace(fitted.final, version=version), reference, data_cut(rows))
-        return Attempt(made, [], len(rows), fitted.seconds, gain)
+        return Attempt(version, [], len(rows), fitted.seconds, gain), made
 
     def _checked(self, key: Any, data: _Data, settings: Settings, accepted: Sequence[Span]) -> DataReport:
         whole = (key, data.split.start, settings.validation.model_dump_json(), tuple(accepted))

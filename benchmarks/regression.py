@@ -21,7 +21,7 @@ import yaml
 from backtest.policies import parse_policies
 from backtest.simulation import Simulation
 from backtest.tape import record
-from backtest.training import Attempt, Trainer
+from backtest.training import Attempted, Trainer
 from backtest.unlearning import Unlearner
 from core.project import Project, load_project
 from core.project_file import FILE_NAME
@@ -50,14 +50,13 @@ class Spoiler(Trainer):
         self._version = version
         self.wrong = 0.0
 
-    def attempt(self, settings: Settings, *given: Any, **more: Any) -> Attempt:
+    def attempt(self, settings: Settings, *given: Any, **more: Any) -> Attempted:
         """Retrain, and spoil what becomes that version."""
-        made = super().attempt(settings, *given, **more)
-        if made.champion is None or made.champion.model.version != self._version:
-            return made
-        model = made.champion.model
-        spoiled = replace(model, pipeline=Turned(model.pipeline, self.wrong))
-        return replace(made, champion=replace(made.champion, model=spoiled))
+        attempt, made = super().attempt(settings, *given, **more)
+        if made is None or attempt.version != self._version:
+            return attempt, made
+        spoiled = replace(made.model, pipeline=Turned(made.model.pipeline, self.wrong))
+        return attempt, replace(made, model=spoiled)
 
 
 def outcome(simulation: Simulation, version: int, settings: Settings) -> Mapping[str, Any]:

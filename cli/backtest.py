@@ -146,9 +146,9 @@ def _show_without_champion(outcomes: Sequence[Outcome]) -> None:
     """Print why a policy that fits a batch model never got a champion, a line a policy."""
     for outcome in outcomes:
         done = outcome.retrainings
-        if not outcome.policy.batch or any(one.version is not None for one in done):
+        if not outcome.policy.batch or any(one.attempt.version is not None for one in done):
             continue
-        why = "; ".join(done[-1].reasons) if done else "no retraining was due"
+        why = "; ".join(done[-1].attempt.reasons) if done else "no retraining was due"
         click.echo(f"  {outcome.policy.name:<14} never got a champion: {why}")
 
 

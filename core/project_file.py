@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, get_origin
 
 import yaml
@@ -94,13 +95,11 @@ def _line_spoken_of(root: Node, problem: str) -> int:
 def _scalars(node: Node) -> Iterator[ScalarNode]:
     if isinstance(node, ScalarNode):
         yield node
-    elif isinstance(node, SequenceNode):
-        for value in node.value:
+        return
+    inside = chain.from_iterable(node.value) if isinstance(node, MappingNode) else node.value
+    for value in inside:
+        if value.start_mark.index > node.start_mark.index:  # an alias points back, even to itself
             yield from _scalars(value)
-    elif isinstance(node, MappingNode):
-        for pair in node.value:
-            for value in pair:
-                yield from _scalars(value)
 
 
 def _is_type_tag(part: object) -> bool:

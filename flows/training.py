@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from core.audit import CHALLENGER_BLEND, Ledger, Outcome
 from core.batch_model import FittedModel
@@ -45,6 +46,8 @@ from monitoring.calibration import Calibrations, calibrations
 _log = logging.getLogger("headrace.retrain")
 
 Step = tuple[str, Callable[[], str]]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Retraining:
@@ -89,9 +92,7 @@ class Retraining:
         self._found: SearchResult
         self._challenger: FittedModel
         self._final: FittedModel
-        pool = ThreadPoolExecutor(1, "registry")
-        self._registry: Future[Registry] = pool.submit(connect, project)
-        pool.shutdown(wait=False)
+        self._registry: Future[Registry] = _beside(connect, project)
 
     def close(self) -> None:
         """End the process that was started to load the version, if it still runs."""
@@ -157,9 +158,7 @@ class Retraining:
 
     def search(self) -> str:
         """Try the candidates; what drift is usual follows from the rows alone, and is found out beside it."""
-        pool = ThreadPoolExecutor(1, "calibration")
-        self._usual = pool.submit(calibrations, self.data.rows.table, self.project.settings)
-        pool.shutdown(wait=False)
+        self._usual = _beside(calibrations, self.data.rows.table, self.project.settings)
         self._found = search(self.project, self.data.train, lambda line: _log.info("search: %s", line))
         best, start = self._found.best, self._found.best.candidate.start
         history = "" if start is None else f", fitted from {self.project.settings.clock.moment(start)} on"
@@ -362,3 +361,11 @@ class Retraining:
             volume=volume_of(self.store, self.data.rows, self.project.settings, self.request.event_time),
             seed=self.project.settings.batch.seed,
         )
+
+
+def _beside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    """Begin a call in a thread of its own, beside the steps."""
+    pool = ThreadPoolExecutor(1, "beside")
+    begun = pool.submit(function, *args, **kwargs)
+    pool.shutdown(wait=False)
+    return begun
