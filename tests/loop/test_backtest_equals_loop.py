@@ -38,12 +38,11 @@ def test_a_backtest_of_the_projects_own_policy_equals_the_running_loop(tmp_path,
     assert [(one.trigger, one.decided_at) for one in outcome.retrainings] == decided
     alerts = [(r.key, tuple(r.body["reasons"])) for r in history if r.kind == "alert"]
     assert [(alert.stage.name, alert.reasons) for alert in outcome.alerts] == alerts
-    assert [int(version) or None for version in outcome.served.versions] == rows["champion_version"].to_pylist()
     unlearned = [tuple(span) for r in history if r.kind == "unlearn" for span in r.body["spans"]]
     assert unlearned == (list(outcome.quarantined) if change != "a turn" else [])
     assert len(unlearned) == (2 if change != "a turn" else 0)
-    assert outcome.served.champion == rows["p_champion"].to_pylist()
-    assert outcome.served.served == rows["p_served"].to_pylist()
+    assert outcome.rows.champion == rows["p_champion"].to_pylist()
+    assert outcome.rows.published == rows["p_served"].to_pylist()
 
 
 @pytest.mark.slow
@@ -64,19 +63,14 @@ def test_a_backtest_judges_shadows_as_the_running_loop_does(tmp_path):
     decided = [(r.body["trigger"], r.event_time) for r in history if r.kind == "decision"]
     assert [(one.trigger, one.decided_at) for one in outcome.retrainings] == decided
     judged = [(r.event_time, r.body["verdict"]) for r in history if r.body.get("verdict")]
-    assert [
-        (end.at, end.verdict.as_json()) for end in outcome.shadowing.ended if end.conclusion != "replaced"
-    ] == judged
+    assert [(end.at, end.verdict.as_json()) for end in outcome.ended if end.conclusion != "replaced"] == judged
     assert len(judged) > 0
-    assert [int(version) or None for version in outcome.served.versions] == rows["champion_version"].to_pylist()
-    assert outcome.served.served == rows["p_served"].to_pylist()
+    assert outcome.rows.champion == rows["p_champion"].to_pylist()
     canary = rows["canary_version"].to_pylist()
-    assert [int(version) or None for version in outcome.served.canary] == canary
+    assert [int(version) or None for version in outcome.rows.canary] == canary
     in_shadow = [version for version in rows["challenger_version"].to_pylist() if version is not None]
     assert 0.15 < sum(version is not None for version in canary) / len(in_shadow) < 0.35
     values = [record.value for record in broker.records(project.settings.predictions_topic)]
     published = {one["id"]: one for one in map(json.loads, values)}
-    assert [published[one]["prediction"] for one in tape.names(None)] == [
-        outcome.served.published(row) for row in range(len(canary))
-    ]
+    assert [published[one]["prediction"] for one in tape.names(None)] == outcome.rows.published
     assert [published[one].get("canary_version") for one in tape.names(None)] == canary
