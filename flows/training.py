@@ -22,6 +22,7 @@ from core.project import Project
 from core.registry import Registry
 from core.store import TableStore
 from flows.apart import Apart, Ask, another_process
+from flows.card.answers import Answers, answers_of
 from flows.card.facts import Material
 from flows.card.files import write_card
 from flows.champion import Champion, load_champion
@@ -89,6 +90,7 @@ class Retraining:
         self._open = ExitStack()
         self._ask: Ask
         self._usual: Future[Calibrations]
+        self._answers: Future[Answers]
         self._found: SearchResult
         self._challenger: FittedModel
         self._final: FittedModel
@@ -211,7 +213,9 @@ class Retraining:
         return f"fitted on {len(self.data.rows)} rows up to {until}"
 
     def register(self) -> str:
-        """Register the refitted model with what it was made from."""
+        """Register the refitted model with what it was made from; what it uses is found out beside it."""
+        seed, without = self.project.settings.batch.seed, self._found.best.candidate.without
+        self._answers = _beside(answers_of, self._challenger, self.data.holdout, seed=seed, without=without)
         self._write_recipe(self._final, self.data.rows)
         self.version = self.registry.register(self._final.pipeline, self._registration())
         self.run_id = self.version.run_id
@@ -241,7 +245,7 @@ class Retraining:
             version=self.version.version,
             run=self.version.run_id,
             trigger=self.request.trigger,
-            challenger=self._challenger,
+            answers=self._answers.result(),
             rows=self.data.rows,
             holdout=self.data.holdout,
             train_outcomes=self.data.train.outcomes,

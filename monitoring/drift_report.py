@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,12 +119,18 @@ def _report(
 
 
 def _put_into_workspace(snapshot: Any, run: Run, folder: Path) -> None:
-    from evidently.ui.workspace import Workspace
-
-    workspace = Workspace.create(str(folder))
+    workspace = _workspace(folder)
     found = workspace.search_project(run.project)
     project = found[0] if found else workspace.create_project(run.project)
     workspace.add_run(project.id, snapshot)
+
+
+@lru_cache(maxsize=1)
+def _workspace(folder: Path) -> Any:
+    """Open the workspace once a process: to open it, Evidently reads every report in it."""
+    from evidently.ui.workspace import Workspace
+
+    return Workspace.create(str(folder))
 
 
 def _snapshot(columns: Mapping[str, Column], drift: DriftSettings, task: Task | None, run: Run | None) -> Any:

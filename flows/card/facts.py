@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from core.batch_model import FittedModel
-from core.errors import RegistryError
 from core.packaging import Packaging
-from core.predictions import Prediction, is_sane
 from core.project import Project
 from core.setting_types import Task
+from flows.card.answers import Answers
 from flows.card.curves import Curves, curves_of
-from flows.card.importance import Ranking, ranked
+from flows.card.importance import Ranking
 from flows.card.limits import Known, limits_of
 from flows.card.slices import CardSlices, card_slices, shown
 from flows.checks.report import DataReport
@@ -36,8 +32,8 @@ class Material:
         The registered version.
     run : str
         Its MLflow run.
-    challenger : FittedModel
-        The candidate as it was judged: fitted on the training rows only.
+    answers : Answers
+        What the candidate as it was judged, fitted on the training rows only, says of the rows held out.
     rows : Examples
         All mature rows: what the registered version was fitted on.
     holdout : Examples
@@ -51,7 +47,7 @@ class Material:
     version: int
     run: str
     trigger: str
-    challenger: FittedModel
+    answers: Answers
     rows: Examples
     holdout: Examples
     train_outcomes: Sequence[Any]
@@ -136,12 +132,12 @@ class Card:
 
 
 def card_of(project: Project, material: Material) -> Card:
-    """Work out a card; asks the challenger about the held-out rows."""
+    """Work out a card."""
     settings, evaluation = project.settings, material.evaluation
-    rows, predictions = _answered(material.challenger, material.holdout)
+    rows, predictions = material.answers.rows, material.answers.predictions
     baseline = trivial(settings.task, material.train_outcomes)
     slices = card_slices(rows, predictions, baseline, evaluation.slices, settings)
-    found, problem = _importance(material, rows, settings.batch.seed)
+    found = material.answers.importance
     trained = _trained(material)
     used = material.rows.take(material.rows.event_time >= trained[0])
     without = material.recipe.candidate.get("without") or ()
@@ -160,24 +156,9 @@ def card_of(project: Project, material: Material) -> Card:
         slices=slices,
         curves=curves_of(settings.task, predictions, rows.outcomes),
         importance=found,
-        importance_problem=problem,
+        importance_problem=material.answers.problem,
         limits=limits_of(known),
     )
-
-
-def _answered(model: FittedModel, rows: Examples) -> tuple[Examples, list[Prediction]]:
-    """Return the rows on which it predicts something finite, and what."""
-    predictions = model.predict_frame(rows.frame) if len(rows) else []
-    sane = np.array([is_sane(one) for one in predictions], dtype=bool)
-    return rows.take(sane), [one for one, fine in zip(predictions, sane, strict=True) if fine]
-
-
-def _importance(material: Material, rows: Examples, seed: int) -> tuple[Ranking | None, str]:
-    try:
-        found = ranked(material.challenger, rows, seed, material.recipe.candidate.get("without") or ())
-    except RegistryError as error:  # a project's own model may not take what no event has
-        return None, str(error)
-    return found, "" if found else "there are no held-out rows"
 
 
 def _trained(material: Material) -> tuple[int, int]:

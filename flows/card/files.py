@@ -35,7 +35,7 @@ def write_card(project: Project, registry: Registry, material: Material, registe
     Raises
     ------
     RegistryError
-        If MLflow cannot be reached, or the challenger does not predict the held-out rows.
+        If MLflow cannot be reached.
     """
     with tempfile.TemporaryDirectory(prefix="headrace-card-") as name:
         folder = Path(name)
