@@ -151,7 +151,9 @@ class Trainer:
         if fitted is None:
             fitted = self._fitted[key] = _fit(project, rows, train)
         old = None if champion is None else champion.model
-        evaluation = evaluate(settings, rows.take(split.holdout), train.outcomes, fitted.challenger, old)
+        promised = None if champion is None else champion.reference.skill
+        holdout = rows.take(split.holdout)
+        evaluation = evaluate(settings, holdout, train.outcomes, fitted.challenger, old, promised=promised)
         gain = measured_gain(evaluation.metrics, settings.task)
         gates = check_gates(evaluation, settings.gates.model_copy(update=_ANY_LATENCY))
         if not passed(gates):
@@ -166,6 +168,7 @@ class Trainer:
             len(rows),
             self._calibrations(key, rows, settings),
             volume_of(tables, rows, settings, until),
+            evaluation.skill("challenger"),
         )
         made = Champion(replace(fitted.final, version=version), reference, data_cut(rows))
         return Attempt(version, [], len(rows), fitted.seconds, gain), made

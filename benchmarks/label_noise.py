@@ -55,19 +55,21 @@ def main(project: Path, rows_file: Path | None, champion_days: int, after: int, 
     clean = rows.take(rows.event_time < now + behind * DAY)
     known = known_before(clean.event_time, clean.label_clock, first)
     champion = replace(_fitted(loaded, clean.take(known)), version=1)
+    promised = _promised(loaded, clean.take(known), first)
     click.echo("case | flipped | promoted | refused by | alone | in the blend, week judged on | in the blend, after it")
     found = []
     for case in CASES:
         for share in shares:
-            found.append(_measured(loaded, clean, champion, first, now, case, share, seed))
+            found.append(_measured(loaded, clean, champion, promised, first, now, case, share, seed))
             click.echo(_line(found[-1]))
     if json_file:
         json_file.write_text(json.dumps(found), encoding="utf-8")
 
 
 def _measured(
-    project: Project, clean: Examples, champion: FittedModel, first: int, now: int, case: str, share: float, seed: int
-) -> dict[str, Any]:
+    project: Project, clean: Examples, champion: FittedModel, promised: float | None, first: int, now: int,
+    case: str, share: float, seed: int,
+) -> dict[str, Any]:  # fmt: skip
     held_from = now - project.settings.batch.holdout
     flipped = _flipped(clean, share, seed, first, held_from if case == "training" else now)
     held = (flipped.event_time >= held_from) & (flipped.event_time < now) & (flipped.label_clock < now)
@@ -76,7 +78,7 @@ def _measured(
         train &= flipped.event_time >= first
     outcomes = flipped.take(train).outcomes
     challenger = _fitted(project, flipped.take(train))
-    judged = evaluate(project.settings, flipped.take(held), outcomes, challenger, champion)
+    judged = evaluate(project.settings, flipped.take(held), outcomes, challenger, champion, promised=promised)
     gates = check_gates(judged, project.settings.gates)
     later = clean.take(clean.event_time >= now)
     return {
@@ -88,6 +90,14 @@ def _measured(
         "clean_week": evaluate(project.settings, clean.take(held), outcomes, challenger, champion).metrics,
         "clean_later": evaluate(project.settings, later, outcomes, challenger, champion).metrics,
     }
+
+
+def _promised(project: Project, rows: Examples, until: int) -> float | None:
+    """Return the skill of the champion's candidate on the last week before it was fitted again on all."""
+    held_from = until - project.settings.batch.holdout
+    train = rows.take(known_before(rows.event_time, rows.label_clock, held_from))
+    held = rows.take(rows.event_time >= held_from)
+    return evaluate(project.settings, held, train.outcomes, _fitted(project, train), None).skill("challenger")
 
 
 def _flipped(rows: Examples, share: float, seed: int, start: int, end: int) -> Examples:

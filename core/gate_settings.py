@@ -49,6 +49,11 @@ class GateSettings(Section):
         description="loss of the challenger by itself over the champion's; refused where it is surely more and the "
         "blend with it is not surely better; the watch takes back by the same",
     )
+    min_skill: Share = Field(
+        0.4,
+        description="share of the skill that the champion showed before it was promoted; where neither it nor the "
+        "challenger has so much left on the hold-out, its labels are doubted; 0 never does",
+    )
     confidence: float = Field(
         0.95,
         ge=0.5,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,24 @@ def score(task: Task, predictions: Sequence[Prediction], outcomes: Sequence[Outc
     chosen = [_most_likely(p) for p in predictions]
     names = [str(y) for y in outcomes]
     return {"log_loss": mean_loss, "accuracy": _accuracy(chosen, names), "kappa": _kappa(chosen, names)}
+
+
+def skill(task: Task, metrics: Mapping[str, float | None]) -> float | None:
+    """Return how far a model's ranking is from chance (0) to right (1); None where that is not known, or of values.
+
+    Twice the area under the ROC curve less one (Gini); of several classes Cohen's kappa. Labels that are wrong by lot,
+    whatever the features, shrink it by the same share for every model (Menon et al. 2015): which of two is better can
+    be told from wrong labels, too. Of a log loss that does not hold: there, who dares less wins.
+
+    Examples
+    --------
+    >>> skill("binary", {"roc_auc": 0.75}), skill("multiclass", {"kappa": 0.2}), skill("regression", {"mae": 1.0})
+    (0.5, 0.2, None)
+    """
+    if task == "binary":
+        area = metrics.get("roc_auc")
+        return None if area is None else 2.0 * area - 1.0
+    return metrics.get("kappa") if task == "multiclass" else None
 
 
 def _roc_auc(predictions: Sequence[Prediction], outcomes: Sequence[Outcome]) -> float | None:

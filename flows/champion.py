@@ -24,10 +24,13 @@ class Champion:
     model : FittedModel
     data_cut : int or None
         Event time up to which it was trained, ms; None where the version does not say.
+    skill : float or None
+        How well it ranked its hold-out; None where that was not written down.
     """
 
     model: FittedModel
     data_cut: int | None
+    skill: float | None = None
 
     @property
     def version(self) -> int:
@@ -51,11 +54,11 @@ def load_champion(project: Project, registry: Registry, ledger: Ledger, gates: G
             gates.require([champion_gate("the alias 'champion' is gone; set it again in MLflow")])
         return None
     try:
-        load_reference(project.state / "references", alias.version)
+        reference = load_reference(project.state / "references", alias.version)
     except CheckpointError as error:
         gates.require([reference_gate(str(error))])
     try:
-        return Champion(registry.load(alias.version), alias.number("data_cut"))
+        return Champion(registry.load(alias.version), alias.number("data_cut"), reference.skill)
     except RegistryError as error:
         gates.require([champion_gate(str(error))])
         raise

@@ -18,7 +18,7 @@ import numpy as np
 from core.audit import CHALLENGER_BLEND, CHAMPION_BLEND
 from core.batch_model import FittedModel
 from core.blend import Blend
-from core.metrics import METRICS, losses, score
+from core.metrics import METRICS, losses, score, skill
 from core.predictions import Outcome, Prediction, is_sane
 from core.setting_types import Task
 from core.settings import Settings
@@ -58,6 +58,8 @@ class Evaluation:
         Hold-out rows on which the challenger's prediction is not finite.
     champion : int or None
         The champion's version; None at the bootstrap.
+    promised : float or None
+        The skill (:func:`core.metrics.skill`) that the champion showed on its own hold-out; None where not known.
     cost : Cost
         What the challenger takes.
     metrics : dict
@@ -82,6 +84,7 @@ class Evaluation:
     not_finite: int
     champion: int | None
     cost: Cost
+    promised: float | None = None
     metrics: dict[str, Metrics] = field(default_factory=dict)
     over: dict[str, Difference] = field(default_factory=dict)
     alone: Difference | None = None
@@ -92,6 +95,10 @@ class Evaluation:
     def loss(self, name: str) -> float | None:
         """Return the loss that gates compare; None where it is not known."""
         return self.metrics.get(name, {}).get(METRICS[self.task][0])
+
+    def skill(self, name: str) -> float | None:
+        """Return how well one ranks; None where it is not known."""
+        return skill(self.task, self.metrics.get(name, {}))
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -105,6 +112,7 @@ def evaluate(
     challenger: FittedModel,
     champion: FittedModel | None,
     fit: FitCost = UNMEASURED,
+    promised: float | None = None,
 ) -> Evaluation:
     """Compare on the hold-out rows where all of them predicted.
 
@@ -118,6 +126,8 @@ def evaluate(
         The loaded champion; None only at the bootstrap.
     fit : FitCost
         What the challenger's fit took.
+    promised : float, optional
+        The champion's skill on its own hold-out.
     """
     ordered = holdout.take(np.argsort(holdout.label_clock, kind="stable"))
     own: dict[str, Sequence[Prediction | None]] = {"challenger": challenger.predict_frame(ordered.frame)}
@@ -140,6 +150,7 @@ def evaluate(
         not_finite=sum(not is_sane(prediction) for prediction in own["challenger"]),
         champion=None if champion is None else champion.version,
         cost=cost_of(challenger, ordered, fit),
+        promised=promised,
         metrics={name: score(settings.task, values, outcomes) for name, values in sure.items()},
         over=found.over,
         alone=None if champion is None else found.difference("challenger", "champion"),

@@ -14,6 +14,12 @@ from flows.evaluation import Evaluation
 from flows.intervals import Difference
 from flows.slices import SliceLoss
 
+_LEARNED_ANEW = 1.5
+"""Times the champion's skill: wrong labels take the same share of each model's, a changed world the champion's."""
+
+_ANY_SKILL = 0.1
+"""Of the skill promised: less may be chance."""
+
 
 @dataclass(frozen=True)
 class GateResult:
@@ -38,7 +44,9 @@ def check_gates(evaluation: Evaluation, settings: GateSettings) -> list[GateResu
     """
     first = evaluation.champion is None
     compared = (
-        [_baseline(evaluation, settings)] if first else [_blend(evaluation, settings), _alone(evaluation, settings)]
+        [_baseline(evaluation, settings)]
+        if first
+        else [_blend(evaluation, settings), _alone(evaluation, settings), *_skill(evaluation, settings)]
     )
     return [
         rows_gate(evaluation.rows, settings),
@@ -149,6 +157,26 @@ def _alone(evaluation: Evaluation, settings: GateSettings) -> GateResult:
         f"more than {limit:g} is refused, unless the blend with it is surely better"
     )
     return GateResult("alone", better or not worse, 1.0 + over.relative, limit, said)
+
+
+def _skill(evaluation: Evaluation, settings: GateSettings) -> list[GateResult]:
+    """Judge the labels: doubted where nobody knows what was known, and the challenger has not learned it anew."""
+    if evaluation.task == "regression":
+        return []
+    limit, promised = settings.min_skill, evaluation.promised
+    new, old = evaluation.skill("challenger"), evaluation.skill("champion")
+    if promised is None or promised <= 0.0:
+        said = f"it is not known that champion {evaluation.champion} had any skill before its promotion"
+        return [GateResult("skill", True, None, limit, said)]
+    if new is None or old is None:
+        return [GateResult("skill", True, None, limit, "the labels are all alike: they tell nobody's skill")]
+    kept, anew = max(new, old) / promised, new >= max(_LEARNED_ANEW * old, _ANY_SKILL * promised)
+    said = (
+        f"of a skill of {promised:.3f} before its promotion, champion {evaluation.champion} has {old:.3f} left, the "
+        f"challenger {new:.3f}; below {limit:g} times as much the labels are doubted, unless the challenger has "
+        f"{_LEARNED_ANEW:g} times the champion's"
+    )
+    return [GateResult("skill", kept >= limit or anew, kept, limit, said)]
 
 
 def _surely(over: Difference | None) -> str:

@@ -29,13 +29,22 @@ MAX_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean losses on the hold-out: the challenger's, and that of the blend served with it.
+    """What the hold-out says of the version.
 
-    The latter is None where no online expert had predicted, as in ingested rows: what is served will be another blend.
+    Attributes
+    ----------
+    loss : float
+        The challenger's mean loss.
+    served_loss : float or None
+        That of the blend served with it; None where no online expert had predicted, as in ingested rows: what is served
+        will be another blend.
+    skill : float or None
+        The challenger's (:func:`core.metrics.skill`).
     """
 
     loss: float
     served_loss: float | None
+    skill: float | None
 
 
 def write_reference(

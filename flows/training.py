@@ -183,6 +183,7 @@ class Retraining:
                 self._challenger,
                 self._champion.model if self._champion else None,
                 FitCost(self._meter.seconds, self._meter.energy_kwh),
+                self._champion.skill if self._champion else None,
             )
         except RegistryError as error:
             self.gates.require([champion_gate(str(error))])
@@ -354,11 +355,12 @@ class Retraining:
         loss, served = self.evaluation.loss("challenger"), self.evaluation.loss(CHALLENGER_BLEND)
         if loss is None or served is None:
             raise StoreError(f"reference of version {version}: the hold-out losses are not known")
+        validation = Validation(loss, served if self.evaluation.experts else None, self.evaluation.skill("challenger"))
         return write_reference(
             self.project.state / "references",
             version,
             self.data.rows,
-            validation=Validation(loss, served if self.evaluation.experts else None),
+            validation=validation,
             data_cut=data_cut(self.data.rows),
             table_version=self.data.version.examples,
             calibrations=usual,

@@ -39,6 +39,8 @@ class Reference:
         What is usual at each stage of a window.
     volume : Volume or None
         How many events are usual; None where that is not known.
+    skill : float or None
+        How well the champion ranked its hold-out (:func:`core.metrics.skill`); None where that is not known.
     """
 
     version: int
@@ -49,6 +51,7 @@ class Reference:
     trained_rows: int = 0
     calibrations: Calibrations = field(default_factory=dict)
     volume: Volume | None = None
+    skill: float | None = None
 
 
 def champion_at(records: Iterable[LedgerRecord], moment: int) -> int | None:
@@ -87,7 +90,7 @@ def load_reference(folder: Path, version: int) -> Reference:
         stamp: dict[str, Any] = json.loads((folder / f"{version}.json").read_text(encoding="utf-8"))
         content = (folder / f"{version}.parquet").read_bytes()
         stamped, stamped_version = str(stamp["digest"]), int(stamp["version"])
-        losses = [stamp["validation"].get(name) for name in ("loss", "served_loss")]
+        validation = [stamp["validation"].get(name) for name in ("loss", "served_loss", "skill")]
         usual = {stage: Calibration.from_json(body) for stage, body in stamp.get("calibrations", {}).items()}
         trained, volume = int(stamp.get("trained_rows", 0)), Volume.from_json(stamp.get("volume"))
         digest = hashlib.sha256(content).hexdigest()
@@ -101,5 +104,5 @@ def load_reference(folder: Path, version: int) -> Reference:
         raise CheckpointError(f"{where} is missing: {error.filename}; restore it, or retrain") from error
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise CheckpointError(f"{where} cannot be read: {error!r}; restore it, or retrain") from error
-    loss, served = (None if value is None else float(value) for value in losses)
-    return Reference(version, digest, sample, loss, served, trained, usual, volume)
+    loss, served, skill = (None if value is None else float(value) for value in validation)
+    return Reference(version, digest, sample, loss, served, trained, usual, volume, skill)

@@ -105,6 +105,41 @@ def test_each_gate_alone_stops_it(evaluation: Evaluation, gate: str):
     assert failed(evaluation) == [gate]
 
 
+def skilled(champion: float | None, challenger: float | None, promised: float | None = 0.5) -> Evaluation:
+    areas = {"champion": champion, "challenger": challenger}
+    metrics = {
+        name: {**GOOD.metrics[name], "roc_auc": None if of is None else (1 + of) / 2} for name, of in areas.items()
+    }
+    return replace(GOOD, promised=promised, metrics={**GOOD.metrics, **metrics})
+
+
+def test_labels_that_agree_with_nobody_are_doubted():
+    assert failed(skilled(0.15, 0.16)) == ["skill"]
+    assert failed(skilled(0.0, 0.0)) == ["skill"]
+    assert failed(skilled(-0.4, -0.3)) == ["skill"]
+    assert failed(skilled(0.15, 0.16), replace_skill(0.3)) == []
+    assert failed(skilled(0.15, 0.16), replace_skill(0.0)) == []
+    assert failed(skilled(0.15, 0.19, promised=0.4)) == []  # a bad week, not wrong labels
+
+
+def test_a_challenger_that_knows_a_changed_world_is_let_through():
+    assert failed(skilled(0.02, 0.12)) == []
+    assert failed(skilled(-0.6, 0.1)) == []
+
+
+@pytest.mark.parametrize("promised", [None, 0.0, -0.1])
+def test_a_champion_that_promised_nothing_makes_no_label_doubted(promised: float | None):
+    assert failed(skilled(0.0, 0.0, promised)) == []
+
+
+def test_labels_that_are_all_alike_tell_nobodys_skill():
+    assert failed(skilled(None, None)) == []
+
+
+def replace_skill(share: float) -> GateSettings:
+    return LIMITS.model_copy(update={"min_skill": share})
+
+
 def test_a_missing_metric_does_not_pass():
     assert "blend" in failed(replace(GOOD, metrics={}))
     assert "baseline" in failed(replace(FIRST, metrics={}))
