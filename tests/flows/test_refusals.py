@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
@@ -92,6 +93,26 @@ def test_a_model_that_predicts_nan_lately_is_not_promoted(tmp_path: Path):
     toy.append(fresh.set_column(fresh.column_names.index("f_n2"), "f_n2", pa.array(values, pa.float64())))
     assert toy.retrain()["outcome"] == "gated"
     assert refused(toy, "finite") == "finite: 1 predictions are not finite"
+
+
+def test_a_model_that_learned_wrong_labels_is_not_promoted_on_wrong_labels(tmp_path: Path):
+    toy = make_toy(tmp_path / "noisy")
+    assert toy.retrain()["outcome"] == "promoted"
+    fresh = later(toy.project)
+    wrong = np.random.default_rng(1).random(len(fresh)) < 0.35
+    labels = np.where(wrong, 1 - fresh["label"].to_numpy(), fresh["label"].to_numpy())
+    toy.append(
+        fresh.set_column(
+            fresh.column_names.index("label"),
+            fresh.schema.field("label"),
+            pa.array(labels, fresh.schema.field("label").type),
+        )
+    )
+
+    assert toy.retrain("r2", "drift")["outcome"] == "gated"
+    (reason,) = toy.bodies("gate")[-1]["reasons"]
+    assert reason.startswith("skill: of a skill of 0.")
+    assert Registry(toy.project).alias(CHAMPION).version == 1
 
 
 def test_the_process_that_was_to_load_a_version_ends_with_an_attempt_that_never_makes_one(tmp_path: Path):
