@@ -18,7 +18,7 @@ _LEARNED_ANEW = 1.5
 """Times the champion's skill: wrong labels take the same share of each model's, a changed world the champion's."""
 
 _ANY_SKILL = 0.1
-"""Of the skill promised: less may be chance."""
+"""Of the skill promised: wrong labels leave some of it, a world that has turned none."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _alone(evaluation: Evaluation, settings: GateSettings) -> GateResult:
 
 
 def _skill(evaluation: Evaluation, settings: GateSettings) -> list[GateResult]:
-    """Judge the labels: doubted where nobody knows what was known, and the challenger has not learned it anew."""
+    """Judge the labels: doubted where nobody knows what was known, and nothing says that the world has changed."""
     if evaluation.task == "regression":
         return []
     limit, promised = settings.min_skill, evaluation.promised
@@ -170,13 +170,13 @@ def _skill(evaluation: Evaluation, settings: GateSettings) -> list[GateResult]:
         return [GateResult("skill", True, None, limit, said)]
     if new is None or old is None:
         return [GateResult("skill", True, None, limit, "the labels are all alike: they tell nobody's skill")]
-    kept, anew = max(new, old) / promised, new >= max(_LEARNED_ANEW * old, _ANY_SKILL * promised)
+    kept, turned, anew = max(new, old) / promised, old < _ANY_SKILL * promised, new >= _LEARNED_ANEW * old
     said = (
         f"of a skill of {promised:.3f} before its promotion, champion {evaluation.champion} has {old:.3f} left, the "
-        f"challenger {new:.3f}; below {limit:g} times as much the labels are doubted, unless the challenger has "
-        f"{_LEARNED_ANEW:g} times the champion's"
+        f"challenger {new:.3f}; below {limit:g} times as much the labels are doubted, unless the champion "
+        f"has less than {_ANY_SKILL:g} times as much, or the challenger {_LEARNED_ANEW:g} times the champion's"
     )
-    return [GateResult("skill", kept >= limit or anew, kept, limit, said)]
+    return [GateResult("skill", kept >= limit or turned or anew, kept, limit, said)]
 
 
 def _surely(over: Difference | None) -> str:
