@@ -19,6 +19,7 @@ _PARTS = re.compile(r"[^,{}]+(?:\{[^{}]*\})?")
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)\{([^{}]*)\}")
 _UNMOVED = {"retrain.on_drift": False, "retrain.growth": None}
 _NEVER = {"retrain.every": None, **_UNMOVED}
+_BUILT_IN = ("never", "always", "online-only", "batch-only")
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,29 @@ def parse_policies(text: str, content: Mapping[str, Any], where: str) -> list[Po
         raise UsageError(f"--policies: {sorted(twice)[0]!r} is named twice")
     if not names:
         raise UsageError("--policies: name at least one, such as never,drift")
-    return [_policy(name, content, where) for name in names]
+    policies = [_policy(name, content, where) for name in names]
+    called = [policy.name for policy in policies]
+    if twice := {name for name in called if called.count(name) > 1}:
+        raise UsageError(f"--policies: two are named {sorted(twice)[0]!r}; write another name before the braces")
+    return policies
+
+
+def usual_policies(settings: Settings) -> str:
+    """Return the policies that are compared where none are named."""
+    return f"never,every:{_usual_period(settings)},online-only,drift"
+
+
+def _usual_period(settings: Settings) -> str:
+    return "4000rows" if settings.time == ROW_TIME else "28d"
 
 
 def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
     if named := _NAMED.fullmatch(text):
+        if named[1] in _BUILT_IN:
+            raise UsageError(
+                f"--policies: {text!r}: changes go to the project's own policy, which is not {named[1]}; "
+                f"write another name, such as mine{{{named[2]}}}"
+            )
         changes = dict(_change(part) for part in named[2].split(",") if part.strip())
         return Policy(named[1], _changed(content, changes, f"{where} ({text})"))
     kind, _, period = text.partition(":")
@@ -96,7 +115,7 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
 def _periodic(name: str, text: str, content: Mapping[str, Any], where: str) -> Policy:
     """Read the period and, behind a plus, when after the bootstrap the first of them comes."""
     period, plus, first = (part.strip() for part in text.partition("+"))
-    usual = "4000rows" if _changed(content, {}, where).time == ROW_TIME else "28d"
+    usual = _usual_period(_changed(content, {}, where))
     write = f"write a period such as every:{usual}, or always for a retraining whenever a window closes"
     _check_period(name, period, "the period", write)
     if plus:

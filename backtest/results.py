@@ -83,6 +83,7 @@ def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds:
         "time": clock.name,
         "window": clock.setting(settings.windows.span),
         "rows": {"events": len(tape.online), "labels": len(tape.outcomes), "common": len(common.rows)},
+        "refused": dict(tape.refused),
         "first_event": clock.to_json(tape.first_event),
         "last_event": clock.to_json(int(milliseconds(tape.tables.whole(PREDICTIONS)["event_time"]).max())),
         "policies": {outcome.policy.name: _of_policy(outcome, common, settings) for outcome in outcomes},

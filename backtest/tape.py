@@ -7,8 +7,8 @@ order of its steps for every policy to be replayed against.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, groupby
 from typing import Any, TypeGuard
@@ -63,6 +63,10 @@ class Tape:
         At each time at which a window's stage is due, ms: the step up to which the stream had come.
     first_event, end : int
         Event time of the first event, and the time behind the last record, ms.
+    refused : dict of str to int
+        How many records could not be used, by reason.
+    first_refused : str
+        The first of them, and what is wrong with it.
     """
 
     tables: MemoryTables
@@ -76,6 +80,8 @@ class Tape:
     boundaries: dict[int, int]
     first_event: int
     end: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+    first_refused: str = ""
 
     @property
     def last_step(self) -> int:
@@ -129,7 +135,7 @@ def record(project: Project, items: Iterable[Item], progress: Progress = lambda 
     Raises
     ------
     SourceError
-        If the stream holds no event that can be predicted.
+        If the stream holds no event that can be predicted, or no label that can be learned.
     """
     settings = project.settings
     state = State.fresh(settings, build_experts(project))
@@ -144,6 +150,10 @@ def record(project: Project, items: Iterable[Item], progress: Progress = lambda 
     if machine.state.first_event is None:
         raise SourceError(
             f"{project.folder}: the recorded stream has no event that could be predicted; {_why(recorder)}"
+        )
+    if not machine.state.books.events.joined + machine.state.books.events.implied:
+        raise SourceError(
+            f"{project.folder}: no event of the recorded stream has a label that could be learned; {_why(recorder)}"
         )
     return _tape(tables, recorder, settings)
 
@@ -192,7 +202,7 @@ class _Recorder:
             self._writer.add(outputs)
             self._waiting = []
             if self.first_bad is None:
-                self.first_bad = next(filter(_is_bad_event, outputs), None)
+                self.first_bad = next(filter(_is_refused, outputs), None)
         if self._writer.rows >= _FLUSH_ROWS:
             self._writer.flush(self.machine.state.step)
 
@@ -232,6 +242,8 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
         recorder.boundaries,
         state.first_event,
         recorder.end,
+        dict(state.books.reasons),
+        _first_refused(recorder.first_bad),
     )
 
 
@@ -239,17 +251,21 @@ def _ints(column: pa.ChunkedArray) -> Ints:
     return np.asarray(column.to_numpy(), dtype=np.int64)
 
 
-def _is_bad_event(output: Output) -> TypeGuard[DeadLetter]:
-    return isinstance(output, DeadLetter) and output.bad.kind == "event"
+def _is_refused(output: Output) -> TypeGuard[DeadLetter]:
+    return isinstance(output, DeadLetter)
 
 
 def _why(recorder: _Recorder) -> str:
     reasons = recorder.machine.state.books.reasons
-    why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "it is empty"
-    if recorder.first_bad is None:
-        return why
-    record, bad = recorder.first_bad.record, recorder.first_bad.bad
-    return f"{why}; the first, {(record.key or b'').decode()!r}: {bad.detail}{_found_there(record, bad.detail)}"
+    why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "there is none"
+    return "; ".join(filter(None, [why, _first_refused(recorder.first_bad)]))
+
+
+def _first_refused(letter: DeadLetter | None) -> str:
+    if letter is None:
+        return ""
+    record, bad = letter.record, letter.bad
+    return f"the first, {(record.key or b'').decode()!r}: {bad.detail}{_found_there(record, bad.detail)}"
 
 
 def _found_there(record: RawRecord, detail: str) -> str:

@@ -37,8 +37,7 @@ _SAY_EVERY_S = 5.0
 @project_argument
 @click.option(
     "--policies",
-    default="never,every:28d,online-only,drift",
-    show_default=True,
+    show_default="never,every:28d,online-only,drift; every:4000rows for a file without times",
     help="Policies to compare: never, always, every:PERIOD, online-only, batch-only, drift (the project's own), or "
     "NAME{section.setting=value,...}.",
 )
@@ -53,7 +52,7 @@ _SAY_EVERY_S = 5.0
 @click.option("--html", "html_file", metavar="FILE", help="Write the result as one HTML page to read in a browser.")
 def backtest(
     project: Path,
-    policies: str,
+    policies: str | None,
     days: float | None,
     specs: tuple[str, ...],
     json_file: str | None,
@@ -70,7 +69,7 @@ def backtest(
     check_writable(html_file, "--html")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a fit slower where cores are few
     from backtest.page.document import page
-    from backtest.policies import parse_policies
+    from backtest.policies import parse_policies, usual_policies
     from backtest.results import result
     from backtest.side_by_side import run_policies, usual_jobs
     from backtest.tape import record
@@ -80,7 +79,8 @@ def backtest(
     loaded = load_project(project)
     file = settings_file(project)
     injectors = make_injectors(specs, loaded.settings)
-    chosen = parse_policies(policies, yaml.safe_load(file.read_text(encoding="utf-8")), str(file))
+    wanted = usual_policies(loaded.settings) if policies is None else policies
+    chosen = parse_policies(wanted, yaml.safe_load(file.read_text(encoding="utf-8")), str(file))
     seconds: dict[str, float] = {}
     began = time.monotonic()
     items = read_source(loaded, days, change=partial(inject, injectors=injectors))
@@ -98,6 +98,7 @@ def backtest(
         found["injected"] = [injector.summary() for injector in injectors]
         click.echo("\n".join(map(injected_line, found["injected"])))
     _show(found)
+    _show_refused(found["refused"], tape.first_refused)
     _show_without_champion(outcomes)
     if json_file:
         write_json(found, json_file)
@@ -140,6 +141,13 @@ def _show(found: dict[str, Any]) -> None:
             f"  {name:<14} {policy['retrains']} retrainings, {policy['promoted']} promoted, "
             f"{policy['rows_trained']:,} rows, {policy['train_seconds']:.0f} s; {policy['alerts']} alerts"
         )
+
+
+def _show_refused(refused: dict[str, int], first: str) -> None:
+    """Print how many records of the stream could not be used, if there are any, and the first."""
+    if refused:
+        reasons = ", ".join(f"{count:,} x {reason}" for reason, count in refused.items())
+        click.echo(f"\nrefused {sum(refused.values()):,} records: {reasons}; {first}\n")
 
 
 def _show_without_champion(outcomes: Sequence[Outcome]) -> None:

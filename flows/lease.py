@@ -232,7 +232,8 @@ def progress(project: Project, store: TableStore) -> int:
         if known := [clock for clock in clocks if clock is not None]:
             return int(max(known).timestamp() * 1000)
     raise UsageError(
-        f"{project.state}: no examples yet; start the worker first (headrace worker PROJECT), or 'headrace ingest'"
+        f"{project.state}: no examples yet; start the worker first (headrace worker PROJECT), or 'headrace "
+        "ingest'; if one of them has run, see how many labels it refused"
     )
 
 

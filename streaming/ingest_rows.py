@@ -229,8 +229,13 @@ def _value_cell(kind: Kind) -> Cell:
 
 
 def _text_cell(kind: Kind) -> Cell:
+    """Return what reads a cell of a CSV file; one of a column of times may be a number already."""
+    other = _value_cell(kind)
+
     def convert(text: Any) -> Any:
-        if text is None or text in MISSING_TEXTS:
+        if not isinstance(text, str):
+            return other(text)
+        if text in MISSING_TEXTS:
             return None
         if kind == "number":
             number = as_number(text)
@@ -254,9 +259,9 @@ def _outcome_cell(settings: Settings, *, texts: bool) -> Cell:
         return _text_cell("number") if texts else _plain
 
     def convert(text: Any) -> Any:
-        if text in named:
+        if text in named or not isinstance(text, str):
             return text
-        if text is None or text in MISSING_TEXTS:
+        if text in MISSING_TEXTS:
             return None
         number = as_number(text)
         return number if number is not None else _BOOLS.get(text.strip().lower(), text)

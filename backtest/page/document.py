@@ -56,10 +56,12 @@ def _time_axis(result: Mapping[str, Any]) -> TimeAxis:
 
 
 def _stream(result: Mapping[str, Any], axis: TimeAxis) -> str:
-    rows = result["rows"]
+    rows, refused = result["rows"], sum(result["refused"].values())
+    left_out = f" ({counted(refused, 'record')} could not be used)" if refused else ""
     times = "" if axis.rows else f" from {axis.text(axis.start)} to {axis.text(axis.read(result['last_event']))}"
     return (
-        f"{counted(rows['events'], 'event')}{times}, {counted(rows['labels'], 'label')}. The policies are compared on "
+        f"{counted(rows['events'], 'event')}{times}, {counted(rows['labels'], 'label')}"
+        f"{left_out}. The policies are compared on "
         f"{counted(rows['common'], 'row')}: those that every expert predicted under every policy."
     )
 

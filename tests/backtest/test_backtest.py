@@ -276,6 +276,13 @@ def test_a_stream_that_cannot_be_predicted_says_of_its_first_event_why(tmp_path)
     assert "'0': x: 1.0 is not between 5 and " in str(invoke(folder, "never").exception)
 
 
+def test_a_stream_without_a_usable_label_says_of_the_first_why(tmp_path):
+    folder = write(tmp_path)
+    (folder / "rows.csv").write_text("x,z,kind,y\n" + "1,2,a,fraud\n" * 50)
+    said = str(invoke(folder, "never").exception)
+    assert "no event of the recorded stream has a label that could be learned; 50 x bad_label; the first, '0': " in said
+
+
 def test_one_bad_label_costs_one_label(tmp_path):
     folder = write(tmp_path)
     lines = (folder / "rows.csv").read_text().splitlines()
@@ -285,6 +292,9 @@ def test_one_bad_label_costs_one_label(tmp_path):
     assert (result["rows"]["events"], result["rows"]["labels"]) == (ROWS, ROWS - 1)
     assert result["policies"]["never"]["promoted"] == 1
     assert "never got a champion" not in output
+    assert result["refused"] == {"bad_label": 1}
+    assert "refused 1 records: 1 x bad_label; the first, '2999': " in output
+    assert f"{ROWS - 1:,} labels (1 record could not be used)" in (folder / "out.html").read_text()
 
 
 def test_why_a_policy_never_got_a_champion_is_said(tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
-from backtest.policies import parse_policies
+from backtest.policies import parse_policies, usual_policies
 from core.durations import DAY, ROW
 from core.errors import SettingsError, UsageError
+from core.project_file import parse_settings
 
 CONTENT = {
     "name": "a",
@@ -57,6 +59,11 @@ def test_a_setting_of_a_policy_may_be_changed():
         ("every:", "'every:': the period is missing; write a period such as every:28d"),
         ("every:5ms", "the period is too short"),
         ("eager{drift}", "'drift' is no change; write section.setting=value"),
+        (
+            "never{drift.persistence=1}",
+            "changes go to the project's own policy, which is not never",
+        ),
+        ("drift,drift{drift.persistence=1}", "two are named 'drift'; write another name before the braces"),
         ("v{online=[linear]}", "'online=.linear.' is nothing that policies differ in"),
         ("v{fields.temp.type=category}", "is nothing that policies differ in"),
     ],
@@ -68,6 +75,8 @@ def test_what_is_no_policy_is_said(text, said):
 
 def test_where_rows_are_the_time_a_period_in_rows_is_proposed():
     content = {key: value for key, value in CONTENT.items() if key != "time"} | {"replay": {"file": "rows.csv"}}
+    by_default = parse_policies(usual_policies(parse_settings(yaml.safe_dump(content))), content, "headrace.yaml")
+    assert [policy.name for policy in by_default] == ["never", "every:4000rows", "online-only", "drift"]
     assert parse_policies("every:500 rows", content, "headrace.yaml")[0].settings.retrain.every == 500 * ROW
     with pytest.raises(UsageError, match=r"'every:0 rows': the period is no time at all; write a .* every:4000rows"):
         parse_policies("every:0 rows", content, "headrace.yaml")

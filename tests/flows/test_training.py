@@ -47,6 +47,7 @@ def test_bootstrap_then_a_second_retraining_against_the_champion(tmp_path: Path,
         "finite",
         "blend",
         "alone",
+        *([] if task == "regression" else ["skill"]),
         "slices",
         "calibration",
         "latency",
@@ -64,7 +65,7 @@ def test_what_is_kept_of_a_promotion(toy: Toy):
     kept = pq.read_table(folder / "1.parquet")
     assert about["rows"] == len(kept) == version.number("rows")
     assert about["data_cut"] == version.number("data_cut")
-    assert set(about["validation"]) == {"loss", "served_loss"}
+    assert set(about["validation"]) == {"loss", "served_loss", "skill"}
     assert {"f_n0", "f_hub", "p_served", "label", "event_time"} <= set(kept.column_names)
     assert "p_linear" not in kept.column_names
     assert version.number("effective_at") == toy.ledger.requests()[0].effective_at

@@ -185,6 +185,15 @@ def test_times_that_are_numbers_are_told_by_the_column(tmp_path):
     assert run(project_with(tmp_path, {"past": {"file": "past.csv"}})).tally.events_refused == {"bad_time": 1}
 
 
+def test_a_column_of_times_may_be_a_field_too(tmp_path):
+    rows = [f"e{n},{START // 1000 + n},1,2,a,1" for n in range(5)]
+    (tmp_path / "past.csv").write_text("\n".join(["id,at,x,z,c,y", *rows]))
+    fields = {"x": "number", "z": "number", "c": "category", "at": "number"}
+    source = {"past": {"file": "past.csv", "label_time": "at"}}
+    done = run(project_with(tmp_path, source, time_unit="s", fields=fields))
+    assert (done.books.events.joined, done.tally.events_refused) == (5, {})
+
+
 def test_personal_values_are_hashed_or_dropped_before_anything_is_written(tmp_path, rows, monkeypatch):
     monkeypatch.setenv("HEADRACE_PII_KEY", "k" * 32)
     fields = {"x": "number", "z": {"type": "number", "pii": "drop"}, "c": {"type": "category", "pii": "hash"}}
