@@ -66,7 +66,7 @@ class Tape:
     refused : dict of str to int
         How many records could not be used, by reason.
     first_refused : str
-        The first of them, and what is wrong with it.
+        The first of them, and what is wrong with it; empty where there is none, or values are personal.
     """
 
     tables: MemoryTables
@@ -171,6 +171,7 @@ class _Recorder:
         self._next: int | None = None
         self._waiting: list[RawRecord] = []
         self.first_bad: DeadLetter | None = None
+        self.is_private = settings.is_personal
 
     def take(self, record: RawRecord) -> None:
         if self._next is None:
@@ -243,7 +244,7 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
         state.first_event,
         recorder.end,
         dict(state.books.reasons),
-        _first_refused(recorder.first_bad),
+        _first_refused(recorder),
     )
 
 
@@ -258,11 +259,13 @@ def _is_refused(output: Output) -> TypeGuard[DeadLetter]:
 def _why(recorder: _Recorder) -> str:
     reasons = recorder.machine.state.books.reasons
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "there is none"
-    return "; ".join(filter(None, [why, _first_refused(recorder.first_bad)]))
+    return "; ".join(filter(None, [why, _first_refused(recorder)]))
 
 
-def _first_refused(letter: DeadLetter | None) -> str:
-    if letter is None:
+def _first_refused(recorder: _Recorder) -> str:
+    """Return what is wrong with the first record that was refused; nothing where that may say something personal."""
+    letter = recorder.first_bad
+    if letter is None or recorder.is_private:
         return ""
     record, bad = letter.record, letter.bad
     return f"the first, {(record.key or b'').decode()!r}: {bad.detail}{_found_there(record, bad.detail)}"

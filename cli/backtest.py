@@ -147,7 +147,7 @@ def _show_refused(refused: dict[str, int], first: str) -> None:
     """Print how many records of the stream could not be used, if there are any, and the first."""
     if refused:
         reasons = ", ".join(f"{count:,} x {reason}" for reason, count in refused.items())
-        click.echo(f"\nrefused {sum(refused.values()):,} records: {reasons}; {first}\n")
+        click.echo(f"\nrefused {sum(refused.values()):,} records: {'; '.join(filter(None, [reasons, first]))}\n")
 
 
 def _show_without_champion(outcomes: Sequence[Outcome]) -> None:

@@ -283,6 +283,12 @@ def test_a_stream_without_a_usable_label_says_of_the_first_why(tmp_path):
     assert "no event of the recorded stream has a label that could be learned; 50 x bad_label; the first, '0': " in said
 
 
+def test_what_was_refused_says_nothing_personal(tmp_path):
+    folder = write(tmp_path, fields={"x": "number", "z": "number", "kind": {"type": "category", "pii": "drop"}})
+    (folder / "rows.csv").write_text("x,z,kind,y\n" + "1,2,a,fraud\n" * 50)
+    assert str(invoke(folder, "never").exception).endswith("could be learned; 50 x bad_label")
+
+
 def test_one_bad_label_costs_one_label(tmp_path):
     folder = write(tmp_path)
     lines = (folder / "rows.csv").read_text().splitlines()
