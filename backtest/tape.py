@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, groupby
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,7 +31,7 @@ from streaming.canary import name_of
 from streaming.decisions import BATCH
 from streaming.experts import build_experts
 from streaming.machine import Machine
-from streaming.outputs import DeadLetter, Output
+from streaming.outputs import DeadLetter
 from streaming.replay import Item, encode_payload
 from streaming.state import State
 from streaming.table_writer import TableWriter
@@ -170,8 +170,8 @@ class _Recorder:
         self._origin = 0
         self._next: int | None = None
         self._waiting: list[RawRecord] = []
-        self.first_bad: DeadLetter | None = None
-        self.is_private = settings.is_personal
+        self.first_letter: DeadLetter | None = None
+        self.is_personal = settings.is_personal
 
     def take(self, record: RawRecord) -> None:
         if self._next is None:
@@ -202,8 +202,8 @@ class _Recorder:
             outputs = self.machine.process(self._waiting)
             self._writer.add(outputs)
             self._waiting = []
-            if self.first_bad is None:
-                self.first_bad = next(filter(_is_refused, outputs), None)
+            if self.first_letter is None:
+                self.first_letter = next((one for one in outputs if isinstance(one, DeadLetter)), None)
         if self._writer.rows >= _FLUSH_ROWS:
             self._writer.flush(self.machine.state.step)
 
@@ -252,20 +252,26 @@ def _ints(column: pa.ChunkedArray) -> Ints:
     return np.asarray(column.to_numpy(), dtype=np.int64)
 
 
-def _is_refused(output: Output) -> TypeGuard[DeadLetter]:
-    return isinstance(output, DeadLetter)
+def reasons_told(refused: Mapping[str, int], first: str) -> str:
+    """Return a sentence of what could not be used, and of the first of it.
+
+    Examples
+    --------
+    >>> reasons_told({"bad_label": 2}, "the first, 'a': no outcome")
+    "2 x bad_label; the first, 'a': no outcome"
+    """
+    counts = ", ".join(f"{count} x {reason}" for reason, count in refused.items())
+    return "; ".join(filter(None, [counts, first]))
 
 
 def _why(recorder: _Recorder) -> str:
-    reasons = recorder.machine.state.books.reasons
-    why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "there is none"
-    return "; ".join(filter(None, [why, _first_refused(recorder)]))
+    return reasons_told(recorder.machine.state.books.reasons, _first_refused(recorder)) or "there is none"
 
 
 def _first_refused(recorder: _Recorder) -> str:
     """Return what is wrong with the first record that was refused; nothing where that may say something personal."""
-    letter = recorder.first_bad
-    if letter is None or recorder.is_private:
+    letter = recorder.first_letter
+    if letter is None or recorder.is_personal:
         return ""
     record, bad = letter.record, letter.bad
     return f"the first, {(record.key or b'').decode()!r}: {bad.detail}{_found_there(record, bad.detail)}"

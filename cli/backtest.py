@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -72,7 +72,7 @@ def backtest(
     from backtest.policies import parse_policies, usual_policies
     from backtest.results import result
     from backtest.side_by_side import run_policies, usual_jobs
-    from backtest.tape import record
+    from backtest.tape import reasons_told, record
     from streaming.injection import inject, make_injectors
     from streaming.replay import read_source
 
@@ -98,7 +98,8 @@ def backtest(
         found["injected"] = [injector.summary() for injector in injectors]
         click.echo("\n".join(map(injected_line, found["injected"])))
     _show(found)
-    _show_refused(found["refused"], tape.first_refused)
+    if tape.refused:
+        _show_refused(tape.refused, reasons_told(tape.refused, tape.first_refused))
     _show_without_champion(outcomes)
     if json_file:
         write_json(found, json_file)
@@ -143,11 +144,9 @@ def _show(found: dict[str, Any]) -> None:
         )
 
 
-def _show_refused(refused: dict[str, int], first: str) -> None:
-    """Print how many records of the stream could not be used, if there are any, and the first."""
-    if refused:
-        reasons = ", ".join(f"{count:,} x {reason}" for reason, count in refused.items())
-        click.echo(f"\nrefused {sum(refused.values()):,} records: {'; '.join(filter(None, [reasons, first]))}\n")
+def _show_refused(refused: Mapping[str, int], told: str) -> None:
+    """Print how many records of the stream could not be used, and why."""
+    click.echo(f"\nrefused {sum(refused.values()):,} records: {told}\n")
 
 
 def _show_without_champion(outcomes: Sequence[Outcome]) -> None:
