@@ -115,11 +115,16 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
 def _periodic(name: str, text: str, content: Mapping[str, Any], where: str) -> Policy:
     """Read the period and, behind a plus, when after the bootstrap the first of them comes."""
     period, plus, first = (part.strip() for part in text.partition("+"))
-    usual = _usual_period(_changed(content, {}, where))
+    unchanged = _changed(content, {}, where)
+    usual = _usual_period(unchanged)
     write = f"write a period such as every:{usual}, or always for a retraining whenever a window closes"
     _check_period(name, period, "the period", write)
     if plus:
         _check_period(name, first, "what follows the plus", f"write every:{period}+{period}, or leave the plus out")
+    if unchanged.time == ROW_TIME and not all("row" in part for part in (period, first) if part):
+        raise UsageError(
+            f"--policies: {name!r}: the file has no times, its rows count; write rows, such as every:{usual}"
+        )
     settings, opening = (
         _changed(content, {"retrain.every": each, **_UNMOVED}, f"{where} ({name})")
         for each in (period, first if plus else period)

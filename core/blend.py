@@ -10,6 +10,11 @@ Labels come late. A prediction is judged with the weights of the time when it wa
 with those of today, fast members would look good that have already seen the labels of its neighbours. Trust moves the
 slower the later labels come (Joulani, Gyorgy & Szepesvari 2013).
 
+The best member may have changed since the last label that is known. So where the loss is logarithmic, beliefs serve
+as if their share had been handed round for each outstanding label too, and more of the trust is handed round. A part
+given to a bad member costs a logarithmic loss that part, and an absolute one the part times how wrong it is: values
+are left alone.
+
 * binary: a mixture averages logits, sharpness multiplies them; the members' probabilities are averaged;
 * multiclass: logarithms of floored probabilities likewise, over the union of the classes that any expert names;
 * regression: values; gradients are divided by a running mean absolute error and clipped.
@@ -36,9 +41,13 @@ FLOOR = 1e-4
 _MAX_STEP = 1.0
 _MAX_GRADIENT = 4.0
 _BELIEF_RATES: Array = np.array([[0.5], [0.5], [0.05], [0.005], [0.0005]])
-_BELIEF_SHARES: Array = np.array([[1e-3], [1e-5], [1e-4], [1e-5], [1e-6]])
+_BELIEF_SHARES: Array = np.array([[1e-3], [1e-4], [1e-4], [1e-4], [1e-5]])
+_BELIEF_SHARES_OF_VALUES: Array = np.array([[1e-3], [1e-5], [1e-4], [1e-5], [1e-6]])
 _TRUST_RATE = 0.5
 _TRUST_SHARE = 1e-5
+_TRUST_SHARE_BY_LABEL = 1e-6
+_MOST_OUTSTANDING = 1_000.0
+_SHARPNESS: dict[Task, list[float]] = {"binary": [0.5, 1.0, 2.0], "multiclass": [0.7, 1.0, 1.3], "regression": [1.0]}
 _TINY = 1e-300
 
 
@@ -74,7 +83,7 @@ class Blend:
     """
 
     def __init__(self, task: Task, settings: BlendSettings) -> None:
-        sharpness = settings.sharpness if task != "regression" else [1.0]
+        sharpness = _SHARPNESS[task] if settings.sharpness is None or task == "regression" else settings.sharpness
         mixtures = np.array(list(product(settings.rates, settings.shares, sharpness)))
         self._task = task
         self._rates, self._shares, self._sharpness = (mixtures[:, [column]] for column in range(3))
@@ -100,7 +109,7 @@ class Blend:
         found, awake = self._in_order(predictions)
         if made_at is not None:
             self._made_at = made_at
-        at = self._among(self._now, awake)
+        at = self._serving(self._now, awake)
         average = at.trust @ at.beliefs
         if self._task == "multiclass":
             classes, logs = _logs(found)
@@ -130,14 +139,15 @@ class Blend:
         """
         found, awake = self._in_order(predictions)
         then = self._then(made_at, found)
-        losses, gradients, of_beliefs = self._judge(self._among(then, awake), awake, found, outcome)
+        losses, gradients, of_beliefs = self._judge(self._serving(then, awake), awake, found, outcome)
         if hindsight is not None:
             losses, gradients, of_beliefs = losses * hindsight, gradients * hindsight, np.zeros_like(of_beliefs)
         now = self._now
         updates = now.updates + 1
         self._lag += (now.updates - then.updates - self._lag) / min(updates, 1000)
         trust = now.trust * np.exp(-_TRUST_RATE / math.sqrt(1.0 + self._lag) * (of_beliefs - of_beliefs.min()))
-        trust = (1.0 - _TRUST_SHARE) * trust / trust.sum() + _TRUST_SHARE / len(trust)
+        share = _TRUST_SHARE + _TRUST_SHARE_BY_LABEL * self._outstanding
+        trust = (1.0 - share) * trust / trust.sum() + share / len(trust)
         self._now = Position(self._weighed(awake, gradients), self._believed(awake, losses), trust, updates)
         if made_at is not None:
             self._history.add(self._made_at, self._now)
@@ -154,7 +164,8 @@ class Blend:
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each expert seen so far, averaged over the members; they sum to 1."""
-        average = self._now.trust @ self._now.beliefs @ self._now.weights
+        at = self._serving(self._now, None)
+        average = at.trust @ at.beliefs @ at.weights
         return {name: float(average[column]) for name, column in self._names.items()}
 
     def _weighed(self, awake: _Awake, gradients: Array) -> Array:
@@ -179,8 +190,8 @@ class Blend:
         part = beliefs if awake is None else beliefs[:, awake.members]
         total = part.sum(axis=1, keepdims=True)
         raised = np.maximum(part, _TINY) * np.exp(-_BELIEF_RATES * (losses - losses.min()))
-        raised *= (1.0 - _BELIEF_SHARES) / raised.sum(axis=1, keepdims=True)
-        raised = cast(Array, total * (raised + _BELIEF_SHARES / part.shape[1]))
+        raised *= (1.0 - self._belief_shares) / raised.sum(axis=1, keepdims=True)
+        raised = cast(Array, total * (raised + self._belief_shares / part.shape[1]))
         if awake is None:
             return raised
         beliefs = beliefs.copy()
@@ -227,6 +238,23 @@ class Blend:
 
     def _sharp(self, awake: _Awake) -> Array:
         return self._members_sharpness if awake is None else self._members_sharpness[awake.members]
+
+    @property
+    def _belief_shares(self) -> Array:
+        return _BELIEF_SHARES_OF_VALUES if self._task == "regression" else _BELIEF_SHARES
+
+    @property
+    def _outstanding(self) -> float:
+        """Labels that are missing when a prediction is mixed, as far as that many make it less sure."""
+        return 0.0 if self._task == "regression" else min(self._lag, _MOST_OUTSTANDING)
+
+    def _serving(self, position: Position, awake: _Awake) -> Position:
+        """Return a position among those that are awake, normalised, with the beliefs that serve."""
+        at = self._among(position, awake)
+        if not self._outstanding:
+            return at
+        kept = (1.0 - self._belief_shares) ** self._outstanding
+        return replace(at, beliefs=kept * at.beliefs + (1.0 - kept) / at.beliefs.shape[1])
 
     def _among(self, position: Position, awake: _Awake) -> Position:
         """Return a position among those that are awake, normalised."""

@@ -36,8 +36,11 @@ class BlendSettings(Section):
     shares: list[Share] = Field(
         [1e-5], min_length=1, description="weight handed round at each step, so that no expert dies"
     )
-    sharpness: list[Rate] = Field(
-        [0.7, 1.0, 1.3], min_length=1, description="factors on the mixed logits; not used for regression"
+    sharpness: list[Rate] | None = Field(
+        None,
+        min_length=1,
+        description="factors on the mixed logits; null: 0.5, 1 and 2 for binary, 0.7, 1 and 1.3 for multiclass; not "
+        "used for regression",
     )
 
 

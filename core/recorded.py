@@ -60,7 +60,7 @@ def _row_defaults(delay: int) -> dict[str, dict[str, str | int]]:
 
     A first fit splits its rows twice, to search and to judge, and leaves out each time what had no label by then.
     """
-    first = 2 * _WINDOW + 3 * (delay - delay % (_WINDOW // 2))
+    first = 2 * _WINDOW + 3 * delay
     return {
         "windows": {"span": f"{_WINDOW} rows"},
         "batch": {"holdout": f"{_WINDOW} rows"},

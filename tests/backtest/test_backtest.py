@@ -115,7 +115,7 @@ def test_a_stream_of_rows_speaks_of_rows_alone(found):
     policy = result["policies"]["drift"]
     first = policy["retrainings"][0]
     assert first["effective_at"] - first["decided_at"] == 10, "what retrain.duration is for a stream of rows"
-    assert "examples were gathered in the 2,000 rows since the first event" in " ".join(first["why"])
+    assert "examples were gathered in the 2,500 rows since the first event" in " ".join(first["why"])
     (alert, *_) = policy["alerted"]
     assert alert["window"] == f"row-{alert['from']}_{alert['stage']}"
     assert f"window from row {alert['from']:,}" in page

@@ -8,7 +8,7 @@ import pytest
 from test_backtest import TURNS_AT, assert_documented, run, write
 
 LATEST = {"trials": 1, "candidates": ["linear"], "holdout": "300 rows", "max_rows": 1_000}
-RARELY = {"min_examples": 500, "every": "2000 rows", "growth": None}
+RARELY = {"bootstrap_after": "2000 rows", "min_examples": 500, "every": "2000 rows", "growth": None}
 
 
 def settings(**promotion):

@@ -80,6 +80,9 @@ def test_where_rows_are_the_time_a_period_in_rows_is_proposed():
     assert parse_policies("every:500 rows", content, "headrace.yaml")[0].settings.retrain.every == 500 * ROW
     with pytest.raises(UsageError, match=r"'every:0 rows': the period is no time at all; write a .* every:4000rows"):
         parse_policies("every:0 rows", content, "headrace.yaml")
+    for in_days in ("every:28d", "every:4000rows+7d"):
+        with pytest.raises(UsageError, match=r"the file has no times, its rows count; write rows, such as every:4000"):
+            parse_policies(in_days, content, "headrace.yaml")
 
 
 def test_a_change_that_does_not_fit_the_project_file_is_said():

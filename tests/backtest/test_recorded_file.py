@@ -57,6 +57,7 @@ def test_without_id_and_time_rows_are_both_and_labels_come_after_their_delay(tmp
     assert kinds == ["event", "event", "event", "label", "event", "label", "label"]
     assert next(iter(read_source(project, None)))[0] == FIRST_ROW
     assert project.settings.label.horizon == 3_000
+    assert project.settings.retrain.bootstrap_after == 2_006_000, "the search and the hold-out leave out late labels"
 
 
 @pytest.mark.parametrize("times", [("2", "1", "soon", "4"), ("2020-01-02", "2020-01-01", "20200132", "2020-01-03")])

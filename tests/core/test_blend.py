@@ -243,6 +243,34 @@ def test_it_is_about_as_good_as_the_best_expert_however_late_labels_are(task, de
     assert mean(losses, "served") <= min(mean(losses, name) for name in ("a", "b", "steady")) * 1.06
 
 
+def turn(task, sure, hedged, turns_at):
+    """Return rows of an expert that is sure, and right until a row, and of three that are neither."""
+    shown = {
+        "binary": lambda chance: chance,
+        "multiclass": lambda chance: {"0": 1 - chance, "1": chance},
+        "regression": lambda chance: 10 * (1 - chance),
+    }[task]
+    outcome = {"binary": 1, "multiclass": "1", "regression": 0.0}[task]
+    others = dict.fromkeys(("hedged", "too", "as well"), hedged)
+    chances = [{"sure": sure if row < turns_at else 1 - sure, **others} for row in range(turns_at + 600)]
+    return [({name: shown(chance) for name, chance in row.items()}, outcome) for row in chances]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_it_is_less_sure_of_the_best_expert_the_later_labels_are(task):
+    losses = {delay: late(Blend(task, BlendSettings()), turn(task, 0.99, 0.6, 3_000), delay) for delay in (0, 500)}
+    unseen = losses[500][3_000:3_500]
+    assert mean(unseen, "served") < 0.85 * mean(unseen, "sure")
+    for before in (rows[2_000:3_000] for rows in losses.values()):
+        assert mean(before, "served") < mean(before, "hedged") / 3
+    assert mean(losses[0][2_000:3_000], "served") < mean(losses[500][2_000:3_000], "served")
+
+
+def test_a_bad_expert_of_values_has_no_part_because_labels_are_late():
+    losses = late(Blend("regression", BlendSettings()), turn("regression", 0.99, -100.0, 3_000), 500)
+    assert mean(losses[2_000:3_000], "served") < 0.01 * mean(losses[2_000:3_000], "hedged")
+
+
 def test_what_it_remembers_is_bounded():
     blend, rows = Blend("binary", BlendSettings()), list(binary_rows(9, 3_000, lambda n: "a"))
     late(blend, rows, 1_000)
