@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,6 +84,7 @@ def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds:
         "time": clock.name,
         "window": clock.setting(settings.windows.span),
         "rows": {"events": len(tape.online), "labels": len(tape.outcomes), "common": len(common.rows)},
+        "periods": len(_full(common.periods)),
         "refused": dict(tape.refused),
         "first_event": clock.to_json(tape.first_event),
         "last_event": clock.to_json(int(milliseconds(tape.tables.whole(PREDICTIONS)["event_time"]).max())),
@@ -104,7 +106,7 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
     done, write = outcome.retrainings, settings.clock.to_json
     return {
         **whole,
-        "mean_monthly": _means(monthly),
+        "mean_monthly": _means([monthly[period] for period in _full(common.periods)]),
         "monthly": monthly,
         "over_time": _over_time(columns, common, settings.clock),
         "retrains": len(done),
@@ -188,13 +190,25 @@ def _part(
     return part, [common.outcomes[place] for place in places]
 
 
-def _means(monthly: Mapping[str, Metrics]) -> Metrics:
+def _full(periods: Sequence[str]) -> list[str]:
+    """Return the periods that hold at least half as many rows as the one in the middle: the first is often cut.
+
+    Examples
+    --------
+    >>> _full(["2013-01"] * 3 + ["2013-02"] * 28 + ["2013-03"] * 31)
+    ['2013-02', '2013-03']
+    """
+    counts = Counter(periods)
+    return [period for period, rows in counts.items() if 2 * rows >= statistics.median(counts.values())]
+
+
+def _means(periods: Sequence[Metrics]) -> Metrics:
     """Return the mean over the periods in which a metric is defined."""
     means: Metrics = {}
-    for metrics in monthly.values():
+    for metrics in periods:
         for metric, by_name in metrics.items():
             for name in by_name:
-                values = [m[metric][name] for m in monthly.values() if m[metric].get(name) is not None]
+                values = [m[metric][name] for m in periods if m[metric].get(name) is not None]
                 means.setdefault(metric, {})[name] = statistics.fmean(values) if values else None  # type: ignore[arg-type]
     return means
 

@@ -131,7 +131,7 @@ class Telling:
 def _show(found: dict[str, Any]) -> None:
     """Print each metric, its mean over the periods for served and every expert, a line a policy; then what it cost."""
     for metric in _metrics_of(found):
-        click.echo(f"\n{metric}, mean of {_periods_of(found)} periods, on {found['rows']['common']:,} common rows")
+        click.echo(f"\n{metric}, mean of {found['periods']} periods, on {found['rows']['common']:,} common rows")
         for name, policy in found["policies"].items():
             values = policy["mean_monthly"].get(metric, {})
             columns = "  ".join(f"{expert} {_number(value)}" for expert, value in values.items())
@@ -161,10 +161,6 @@ def _show_without_champion(outcomes: Sequence[Outcome]) -> None:
 
 def _metrics_of(found: dict[str, Any]) -> list[str]:
     return list(next(iter(found["policies"].values()))["mean_monthly"])
-
-
-def _periods_of(found: dict[str, Any]) -> int:
-    return len(next(iter(found["policies"].values()))["monthly"])
 
 
 def _number(value: float | None) -> str:

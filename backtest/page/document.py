@@ -113,7 +113,7 @@ def _policies(result: Mapping[str, Any]) -> list[Markup]:
         rows.append(element("tr", element("th", swatch(place), " ", name, scope="row"), cells))
     heads = [_metric_head(result, metric) for metric in served] + [element("th", title, scope="col") for title in costs]
     head = element("thead", element("tr", element("th", "policy", scope="col"), heads))
-    periods = len(next(iter(result["policies"].values()))["monthly"])
+    periods = result["periods"]
     unit = "tenths of the file" if result["time"] == "rows" else "calendar months"
     note = f"Metrics of the served prediction: mean over {counted(periods, 'period')} ({unit})."
     note += " ★ best." if len(rows) > 1 and periods else ""

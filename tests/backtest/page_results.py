@@ -24,6 +24,7 @@ def result_of(task="binary", time="rows", windows=8):
         "time": time,
         "window": clock.setting(_SPAN * ROW),
         "rows": {"events": 10_000, "labels": 10_000, "common": windows * 500},
+        "periods": 1,
         "refused": {},
         "first_event": at(0),
         "last_event": at((windows + 2) * _SPAN - 1),

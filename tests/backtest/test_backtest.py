@@ -201,6 +201,17 @@ def test_other_tasks(tmp_path, task):
     assert metric_name(metric) in (tmp_path / "out.html").read_text()
 
 
+def test_a_period_that_is_cut_is_not_in_the_means(tmp_path):
+    """The first champion serves from row 2,410: of that tenth there are 90 rows."""
+    retrain = {"bootstrap_after": "2000 rows", "min_examples": 500}
+    result, output = run(write(tmp_path, retrain=retrain, windows={"span": "800 rows"}), "never")
+    never = result["policies"]["never"]
+    _, *others = (period["log_loss"]["served"] for period in never["monthly"].values())
+    assert next(iter(never["monthly"])) == "rows from 2,000" and result["periods"] == len(others) == 5
+    assert never["mean_monthly"]["log_loss"]["served"] == pytest.approx(sum(others) / 5)
+    assert "mean of 5 periods" in output
+
+
 def test_what_is_injected_is_said_and_hurts_from_when_it_starts(found, tmp_path):
     specs = ["unit:z:100x@4000rows/500rows", "flip@4000rows/500rows"]
     result, output = run(write(tmp_path), "never", *specs)
