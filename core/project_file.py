@@ -112,6 +112,8 @@ def _problem(item: dict[str, Any], location: list[Any], written: str) -> str:
         return f"unknown setting; {_nearest(location)}"
     if kind == "missing":
         return f"is missing; add '{location[-1]}: ...'"
+    if kind == "too_short":
+        message = f"has {item['ctx']['actual_length']} entries; give at least {item['ctx']['min_length']}"
     if kind == "string_pattern_mismatch":
         return f"{item['input']!r} does not match {item['ctx']['pattern']}; rename it"
     if kind == "float_parsing" and (share := re.fullmatch(r"([0-9.]+) *%", written)):

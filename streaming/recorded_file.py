@@ -60,6 +60,9 @@ def _read(path: Path, settings: Settings) -> pd.DataFrame:
         raise SourceError(f"{path}: is not text in UTF-8; give a CSV file, gzip too, or a Parquet file") from error
     except pd.errors.EmptyDataError as error:
         raise SourceError(f"{path}: is empty, without even a line of column names; give a recorded stream") from error
+    except pd.errors.ParserError as error:
+        what = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        raise SourceError(f"{path}: is not a table: {what}; give every line a cell for each column name") from error
     except (OSError, ValueError, ImportError, zlib.error) as error:
         raise SourceError(
             f"{path}: cannot be read as a recorded stream: {error}; give a CSV or Parquet file"

@@ -127,7 +127,14 @@ def test_a_column_that_is_not_there_is_said(tmp_path):
         list(read_source(project_of(tmp_path, {"file": "none.csv"}), None))
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"x,y\n\x9f\xff,1\n", "is not text in UTF-8")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"x,y\n\x9f\xff,1\n", "is not text in UTF-8"),
+        (b"x,y\n1,0\n2,1,5\n", "is not a table: Expected 2 fields in line 3, saw 3; give every line a cell"),
+    ],
+)
 def test_a_file_that_is_no_table_is_said(tmp_path, content, said):
     (tmp_path / "rows.csv").write_bytes(content)
     with pytest.raises(SourceError, match=said):

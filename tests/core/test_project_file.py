@@ -64,6 +64,7 @@ def with_line(line: str) -> str:
         (with_line("windows: {span: 7 moons}"), 10, ["windows.span", "not a duration", "28d, 6h"]),
         (with_line("windows: {span: -5}"), 10, ["windows.span"]),
         (with_line("windows: {span: 30}"), 10, ["windows.span", "needs a unit", "30d, 30h or 30s", "got 30"]),
+        (with_line("batch: {candidates: []}"), 10, ["batch.candidates", "has 0 entries; give at least 1"]),
         (with_line("order: {max_wait: 0}"), 10, ["order.max_wait", "needs a unit"]),
         (with_line("promotion: {canary: 0.1}"), 10, ["promotion", "set shadow: true, or remove canary"]),
         (with_line("promotion: {shadow: true, canary: 20 %}"), 10, ["promotion.canary", "write 0.2 (got '20 %')"]),

@@ -56,7 +56,7 @@ def test_whole_numbers_are_whole_only_where_the_parameter_is():
         ("{family: forest, space: {colour: [3]}}", ["space.colour", "known here: n_estimators, max_depth"]),
         ("{family: forest, params: {colour: 3}}", ["params.colour", "known here: n_estimators, max_depth"]),
         ("{family: forest, space: {max_depth: 3}}", ["max_depth is one value", "params"]),
-        ("{family: forest, space: {max_depth: []}}", ["max_depth.choices", "at least 1 item"]),
+        ("{family: forest, space: {max_depth: []}}", ["max_depth.choices", "give at least 1"]),
         ("{family: forest, space: {max_depth: {low: 3}}}", ["max_depth", "needs both ends", "{low: 1, high: 100}"]),
         ("{family: forest, space: {max_depth: {low: 3, hihg: 4}}}", ["max_depth.hihg", "did you mean 'high'"]),
         ("{family: forest, space: {max_depth: {low: 9, high: 4}}}", ["max_depth", "low 9 is above high 4", "swap"]),
