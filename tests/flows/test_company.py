@@ -108,7 +108,7 @@ class Echo(_Fixed):
 class Other(_Fixed):
     def predict_proba(self, rows):
         number = rows["hub"].astype(str).str.extract(r"(\\d+)")[0].astype(float).fillna(6)
-        chance = (0.5 + 0.13 * (1.0 * rows["n0"] - 0.3 * number + 0.8 + 1.0 * rows["n2"])).clip(0.1, 0.9)
+        chance = (0.5 + 0.13 * (1.2 * rows["n0"] - 0.3 * number + 0.8 + 1.0 * rows["n2"])).clip(0.1, 0.9)
         return __import__("numpy").column_stack([1 - chance, chance])
 
 def echo(task, kinds, draw):
