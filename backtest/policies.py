@@ -12,7 +12,7 @@ import yaml
 from core.durations import SECOND, parse_duration
 from core.errors import UsageError
 from core.project_file import parse_settings
-from core.recorded import ROW_TIME
+from core.recorded import ROW_TIME, counts_rows
 from core.settings import Settings
 
 _PARTS = re.compile(r"[^,{}]+(?:\{[^{}]*\})?")
@@ -121,7 +121,7 @@ def _periodic(name: str, text: str, content: Mapping[str, Any], where: str) -> P
     _check_period(name, period, "the period", write)
     if plus:
         _check_period(name, first, "what follows the plus", f"write every:{period}+{period}, or leave the plus out")
-    if unchanged.time == ROW_TIME and not all("row" in part for part in (period, first) if part):
+    if unchanged.time == ROW_TIME and not all(counts_rows(part) for part in (period, first) if part):
         raise UsageError(
             f"--policies: {name!r}: the file has no times, its rows count; write rows, such as every:{usual}"
         )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,12 @@ class Common:
     periods: list[str]
     windows: np.ndarray[Any, np.dtype[np.int64]]
 
+    @cached_property
+    def full_periods(self) -> list[str]:
+        """Those that hold at least half as many rows as the one in the middle: the first and the last are often cut."""
+        counts = Counter(self.periods)
+        return [period for period, rows in counts.items() if 2 * rows >= statistics.median(counts.values())]
+
 
 def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> Common:
     """Find them."""
@@ -84,7 +91,7 @@ def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds:
         "time": clock.name,
         "window": clock.setting(settings.windows.span),
         "rows": {"events": len(tape.online), "labels": len(tape.outcomes), "common": len(common.rows)},
-        "periods": len(_full(common.periods)),
+        "periods": len(common.full_periods),
         "refused": dict(tape.refused),
         "first_event": clock.to_json(tape.first_event),
         "last_event": clock.to_json(int(milliseconds(tape.tables.whole(PREDICTIONS)["event_time"]).max())),
@@ -106,7 +113,7 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
     done, write = outcome.retrainings, settings.clock.to_json
     return {
         **whole,
-        "mean_monthly": _means([monthly[period] for period in _full(common.periods)]),
+        "mean_monthly": _means([monthly[period] for period in common.full_periods]),
         "monthly": monthly,
         "over_time": _over_time(columns, common, settings.clock),
         "retrains": len(done),
@@ -188,18 +195,6 @@ def _part(
     places = [place for place, its in enumerate(common.periods) if its == period]
     part = {name: [values[place] for place in places] for name, values in columns.items()}
     return part, [common.outcomes[place] for place in places]
-
-
-def _full(periods: Sequence[str]) -> list[str]:
-    """Return the periods that hold at least half as many rows as the one in the middle: the first is often cut.
-
-    Examples
-    --------
-    >>> _full(["2013-01"] * 3 + ["2013-02"] * 28 + ["2013-03"] * 31)
-    ['2013-02', '2013-03']
-    """
-    counts = Counter(periods)
-    return [period for period, rows in counts.items() if 2 * rows >= statistics.median(counts.values())]
 
 
 def _means(periods: Sequence[Metrics]) -> Metrics:

@@ -20,6 +20,17 @@ _IN_ROWS = re.compile(r"\s*(\d+(\.\d+)?\s*(per|/)\s*)?\d+(\.\d+)?\s*rows?\s*", r
 _WINDOW = 1_000
 
 
+def counts_rows(text: str) -> bool:
+    """Tell whether a duration, or a rate, is written in rows.
+
+    Examples
+    --------
+    >>> counts_rows("500 Rows"), counts_rows("1 per 4000 rows"), counts_rows("28d")
+    (True, True, False)
+    """
+    return _IN_ROWS.fullmatch(text) is not None
+
+
 def filled_in(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a project file with what follows from its recorded file.
 
@@ -82,5 +93,5 @@ def _in_rows(content: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is written in rows; durations are settings of a section, never deeper."""
     for section in content.values():
         for value in section.values() if isinstance(section, Mapping) else ():
-            if isinstance(value, str) and _IN_ROWS.fullmatch(value):
+            if isinstance(value, str) and counts_rows(value):
                 yield value
