@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from core.clocks import clock_of
 from core.durations import SECOND, parse_duration
 from core.errors import UsageError
 from core.project_file import parse_settings
@@ -100,8 +101,9 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
     if kind == "every":
         return _periodic(text, period, content, where)
     if text == "always":
-        span = _changed(content, {}, where).windows.span
-        return Policy(text, _changed(content, {"retrain.every": f"{span}ms", **_UNMOVED}, where))
+        unchanged = _changed(content, {}, where)
+        span = clock_of(unchanged.time).setting(unchanged.windows.span)
+        return Policy(text, _changed(content, {"retrain.every": span, **_UNMOVED}, where))
     if text in ("never", "online-only"):
         return Policy(text, _changed(content, _NEVER, where), batch=text == "never")
     if text in ("drift", "batch-only"):
@@ -176,4 +178,4 @@ def _changed(content: Mapping[str, Any], changes: Mapping[str, Any], where: str)
             place[section] = dict(inner) if isinstance(inner, Mapping) else {}
             place = place[section]
         place[name] = value
-    return parse_settings(yaml.safe_dump(made, allow_unicode=True, sort_keys=False), where)
+    return parse_settings(yaml.safe_dump(made, allow_unicode=True, sort_keys=False), where, numbered=False)

@@ -22,36 +22,46 @@ FILE_NAME = "headrace.yaml"
 _LIMITS = {"greater_than_equal": "must be at least", "less_than_equal": "must be at most"}
 
 
-def parse_settings(text: str, where: str = FILE_NAME) -> Settings:
+def parse_settings(text: str, where: str = FILE_NAME, *, numbered: bool = True) -> Settings:
     """Read the text of a project file.
+
+    Parameters
+    ----------
+    where : str
+        Its name, for messages.
+    numbered : bool
+        Whether its lines are those that the user sees.
 
     Raises
     ------
     SettingsError
         One line for each mistake: ``file:line: key: what is wrong; the fix``.
     """
+
+    def at(line: int) -> str:
+        return f"{where}:{line}" if numbered else where
+
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        raise SettingsError(f"{where}:{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+        raise SettingsError(f"{at(line)}: not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(content, dict) or root is None:
-        raise SettingsError(f"{where}:1: expected settings as 'key: value' lines, such as 'name: flights'")
+        raise SettingsError(f"{at(1)}: expected settings as 'key: value' lines, such as 'name: flights'")
     if twice := list(_keys_given_twice(root)):
-        raise SettingsError("\n".join(f"{where}:{line}: {key}: is given twice; remove one" for line, key in twice))
+        raise SettingsError("\n".join(f"{at(line)}: {key}: is given twice; remove one" for line, key in twice))
     try:
         settings = Settings.model_validate(content, context=AS_WRITTEN)
     except ValidationError as error:
-        lines = [_explain(dict(item), root, where) for item in error.errors()]
-        raise SettingsError("\n".join(dict.fromkeys(lines))) from error
+        found = [_explain(dict(item), root) for item in error.errors()]
+        lines = dict.fromkeys(f"{at(line)}: {mistake}" for line, mistake in found)
+        raise SettingsError("\n".join(lines)) from error
     missing = settings.label.missing
     if missing is not None and outcome_reader(settings)(missing) is None:
         line = _line_of(root, ["label", "missing"])
-        raise SettingsError(
-            f"{where}:{line}: label.missing: {missing!r} is no outcome of this task; see its label values"
-        )
+        raise SettingsError(f"{at(line)}: label.missing: {missing!r} is no outcome of this task; see its label values")
     return settings
 
 
@@ -71,7 +81,8 @@ def _keys_given_twice(node: Node) -> Iterator[tuple[int, str]]:
                 yield from _keys_given_twice(value)
 
 
-def _explain(item: dict[str, Any], root: Node, where: str) -> str:
+def _explain(item: dict[str, Any], root: Node) -> tuple[int, str]:
+    """Return the line of a mistake, and what it is."""
     location = [part for part in item["loc"] if not _is_type_tag(part)]
     key = ".".join(str(part) for part in location) or "the file"
     line, node = _place_of(root, location)
@@ -79,7 +90,7 @@ def _explain(item: dict[str, Any], root: Node, where: str) -> str:
     problem = _problem(item, location, written)
     if not location:
         line = _line_spoken_of(root, problem)
-    return f"{where}:{line}: {key}: {problem}"
+    return line, f"{key}: {problem}"
 
 
 def _line_spoken_of(root: Node, problem: str) -> int:

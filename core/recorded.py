@@ -37,7 +37,7 @@ def filled_in(content: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If a duration is in rows, and rows are not the time.
+        If a duration is in rows where rows are not the time, or in units of time where they are.
 
     Examples
     --------
@@ -55,6 +55,8 @@ def filled_in(content: Mapping[str, Any]) -> dict[str, Any]:
         return {"id": ROW_ID, **content} if in_file else dict(content)
     filled: dict[str, Any] = {"id": ROW_ID, **content, "time": ROW_TIME, "time_unit": "ms"}
     delay = _delay(replay)
+    if found := next(_in_time(content, delay), None):
+        raise ValueError(f"{found}, but the file has no 'time': its rows count; write rows, such as '500 rows'")
     for section, defaults in _row_defaults(delay).items():
         given = content.get(section)
         if given is None or isinstance(given, Mapping):
@@ -95,3 +97,16 @@ def _in_rows(content: Mapping[str, Any]) -> Iterator[str]:
         for value in section.values() if isinstance(section, Mapping) else ():
             if isinstance(value, str) and counts_rows(value):
                 yield value
+
+
+def _in_time(content: Mapping[str, Any], delay: int) -> Iterator[str]:
+    """Yield what is written in units of time, of all that the stream's own clock measures."""
+    by_default = {
+        section: {name for name, value in defaults.items() if isinstance(value, str)}
+        for section, defaults in _row_defaults(delay).items()
+    }
+    for section, names in {**by_default, "label": {"horizon"}, "replay": {"label_delay"}}.items():
+        given = content.get(section)
+        for name, value in given.items() if isinstance(given, Mapping) else ():
+            if name in names and isinstance(value, str) and not counts_rows(value):
+                yield f"{section}.{name} is {value!r}"

@@ -19,6 +19,7 @@ CONTENT = {
     "windows": {"span": "2d"},
     "retrain": {"every": "14d"},
 }
+ROWS = {"name": "a", "fields": {"x": "number"}, "label": "y", "replay": {"file": "rows.csv"}}
 
 
 def parsed(text):
@@ -74,7 +75,7 @@ def test_what_is_no_policy_is_said(text, said):
 
 
 def test_where_rows_are_the_time_a_period_in_rows_is_proposed():
-    content = {key: value for key, value in CONTENT.items() if key != "time"} | {"replay": {"file": "rows.csv"}}
+    content = {**ROWS, "windows": {"span": "300 rows"}}
     by_default = parse_policies(usual_policies(parse_settings(yaml.safe_dump(content))), content, "headrace.yaml")
     assert [policy.name for policy in by_default] == ["never", "every:4000rows", "online-only", "drift"]
     assert parse_policies("every:500 rows", content, "headrace.yaml")[0].settings.retrain.every == 500 * ROW
@@ -88,6 +89,14 @@ def test_where_rows_are_the_time_a_period_in_rows_is_proposed():
 def test_a_change_that_does_not_fit_the_project_file_is_said():
     with pytest.raises(SettingsError, match=r"eager.*unknown setting; did you mean 'persistence'"):
         parsed("eager{drift.persistance=1}")
+    of_no_line = r"^headrace.yaml \(eager.*\): drift.persistence: "
+    with pytest.raises(SettingsError, match=of_no_line):
+        parsed("eager{drift.persistence=abc}")
+
+
+def test_always_waits_a_window_of_rows_where_rows_are_the_time():
+    (always,) = parse_policies("always", {**ROWS, "windows": {"span": "300 rows"}}, "headrace.yaml")
+    assert always.settings.retrain.every == 300 * ROW
 
 
 def test_fields_stay_in_the_order_of_the_project_file_as_fits_depend_on_it():

@@ -146,6 +146,25 @@ def test_rows_are_no_unit_where_there_is_a_time(tmp_path):
         project_of(tmp_path, {"file": "rows.csv"}, id="key", time="at", windows={"span": "500 rows"})
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"windows": {"span": "1d"}}, r"yaml:\d+: .*windows.span is '1d', but the file has no 'time'"),
+        ({"drift": {"false_alarms": "1 per 90 days"}}, "drift.false_alarms is '1 per 90 days'"),
+        ({"label": {"path": "y", "horizon": "2h"}}, "label.horizon is '2h'"),
+        ({"replay": {"file": "rows.csv", "label_delay": "1d"}}, "replay.label_delay is '1d'.* write rows"),
+    ],
+)
+def test_time_is_no_unit_where_rows_count(tmp_path, content, said):
+    with pytest.raises(SettingsError, match=said):
+        project_of(tmp_path, **{"replay": {"file": "rows.csv"}, **content})
+
+
+def test_wall_clock_time_stays_time_where_rows_count(tmp_path):
+    project = project_of(tmp_path, {"file": "rows.csv"}, retrain={"timeout": "5m"})
+    assert project.settings.retrain.timeout == 300_000
+
+
 def test_a_file_and_a_function_are_not_both_the_stream(tmp_path):
     with pytest.raises(SettingsError, match="either source or file"):
         project_of(tmp_path, {"file": "rows.csv", "source": "a.py:b"})
