@@ -33,11 +33,11 @@ from typing import cast
 import numpy as np
 
 from core.blend_history import Array, History, Position
+from core.blend_spaces import FLOOR, chances_of, logits_of, logs_of, softmax, values_of, within
 from core.loop_settings import BlendSettings
 from core.predictions import Outcome, Prediction
 from core.setting_types import Task
 
-FLOOR = 1e-4
 _MAX_STEP = 1.0
 _MAX_GRADIENT = 4.0
 _BELIEF_RATES: Array = np.array([[0.5], [0.5], [0.05], [0.005], [0.0005]])
@@ -112,12 +112,12 @@ class Blend:
         at = self._serving(self._now, awake)
         average = at.trust @ at.beliefs
         if self._task == "multiclass":
-            classes, logs = _logs(found)
-            served = average @ _softmax(self._sharp(awake) * (at.weights @ logs))
+            classes, logs = logs_of(found)
+            served = average @ softmax(self._sharp(awake) * (at.weights @ logs))
             return dict(zip(classes, (served / served.sum()).tolist(), strict=True))
         if self._task == "binary":
-            return float(average @ _chances(self._sharp(awake)[:, 0] * (at.weights @ _logits(found))))
-        return float(average @ (at.weights @ _values(found)))
+            return float(average @ chances_of(self._sharp(awake)[:, 0] * (at.weights @ logits_of(found))))
+        return float(average @ (at.weights @ values_of(found)))
 
     def update(
         self,
@@ -176,7 +176,7 @@ class Blend:
         if part.shape[1] > 1:
             total = part.sum(axis=1, keepdims=True)
             part = np.maximum(part, _TINY)
-            raised = part * np.exp(_within(-self._rates * gradients, _MAX_STEP))
+            raised = part * np.exp(within(-self._rates * gradients, _MAX_STEP))
             raised /= raised.sum(axis=1, keepdims=True)
             raised = (1.0 - self._shares) * raised + self._shares / part.shape[1]
             mixtures[:, slice(None) if awake is None else awake.columns] = total * np.where(
@@ -206,14 +206,14 @@ class Blend:
         if self._task == "multiclass":
             return _judge_classes(at, mixtures, sharp, predictions, str(outcome))
         if self._task == "binary":
-            logits = _logits(predictions)
+            logits = logits_of(predictions)
             plain = weights @ logits
-            chances = _chances(sharp[:, 0] * plain)
+            chances = chances_of(sharp[:, 0] * plain)
             errors = self._sharpness[:, 0] * (chances[:mixtures] - float(outcome))
             gradients = errors[:, None] * (logits[None, :] - plain[:mixtures, None])
             true = chances if outcome else 1.0 - chances
             return -np.log(true), gradients, -np.log(at.beliefs @ true)
-        values, truth = _values(predictions), float(outcome)
+        values, truth = values_of(predictions), float(outcome)
         mixed = weights @ values
         of_beliefs = at.beliefs @ mixed
         self._scale.observe(abs(float(at.trust @ of_beliefs) - truth))
@@ -223,7 +223,7 @@ class Blend:
         )
         plain = mixed[:mixtures]
         gradients = np.sign(plain - truth)[:, None] * (values[None, :] - plain[:, None]) / scale
-        return losses, _within(gradients, _MAX_GRADIENT), of_beliefs
+        return losses, within(gradients, _MAX_GRADIENT), of_beliefs
 
     def _in_order(self, predictions: Mapping[str, Prediction]) -> tuple[Mapping[str, Prediction], _Awake]:
         """Return the predictions in the order in which their experts came, and who is awake; None if all are."""
@@ -316,45 +316,10 @@ class _RunningScale:
 def _judge_classes(
     at: Position, mixtures: int, sharp: Array, predictions: Mapping[str, Prediction], truth: str
 ) -> tuple[Array, Array, Array]:
-    classes, logs = _logs(predictions, truth)
+    classes, logs = logs_of(predictions, truth)
     true = classes.index(truth)
-    chances = _softmax(sharp * (at.weights @ logs))
+    chances = softmax(sharp * (at.weights @ logs))
     gradients = sharp[:mixtures] * (chances[:mixtures] @ logs.T - logs[:, true][None, :])
     centred = gradients - (at.weights[:mixtures] * gradients).sum(axis=1, keepdims=True)
     found = np.maximum(chances[:, true], FLOOR)
-    return -np.log(found), _within(centred, _MAX_GRADIENT), -np.log(at.beliefs @ found)
-
-
-def _within(values: Array, limit: float) -> Array:
-    """Clip; faster than numpy's own on small arrays."""
-    return np.minimum(np.maximum(values, -limit), limit)
-
-
-def _chances(mixed: Array) -> Array:
-    return 1.0 / (1.0 + np.exp(-_within(mixed, 9.0)))
-
-
-def _logits(predictions: Mapping[str, Prediction]) -> Array:
-    return np.array([_logit(cast(float, value)) for value in predictions.values()])
-
-
-def _logit(chance: float) -> float:
-    chance = min(max(chance, FLOOR), 1.0 - FLOOR)
-    return math.log(chance / (1.0 - chance))
-
-
-def _values(predictions: Mapping[str, Prediction]) -> Array:
-    return np.array([cast(float, value) for value in predictions.values()])
-
-
-def _logs(predictions: Mapping[str, Prediction], also: str | None = None) -> tuple[list[str], Array]:
-    """Return the union of the classes, and the logarithm of each expert's floored, renormalised probabilities."""
-    found = [cast(dict[str, float], value) for value in predictions.values()]
-    classes = sorted({name for value in found for name in value} | ({also} if also is not None else set()))
-    chances = np.array([[max(value.get(name, 0.0), FLOOR) for name in classes] for value in found])
-    return classes, np.log(chances / chances.sum(axis=1, keepdims=True))
-
-
-def _softmax(scores: Array) -> Array:
-    raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return cast(Array, raised / raised.sum(axis=-1, keepdims=True))
+    return -np.log(found), within(centred, _MAX_GRADIENT), -np.log(at.beliefs @ found)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from core.blend import FLOOR
+from core.blend_spaces import FLOOR
 from core.metrics import METRICS, score
 from core.predictions import Outcome, Prediction
 from core.setting_types import Task
