@@ -14,7 +14,7 @@ from typing import Literal
 
 from core.loop_settings import DriftSettings
 from core.quarantine import Span
-from core.wording import NAMED, listed
+from core.wording import NAMED, listed, told_apart
 from monitoring.calibration import Signal, Surprise
 from monitoring.gain import Gain
 from monitoring.windows import WindowStage
@@ -192,9 +192,9 @@ def _what_is_usual(evidence: Evidence) -> str:
 
 
 def _far(signal: Signal) -> str:
-    if signal.distance > signal.usual:
-        return f"{signal.name} {signal.distance:.2f} (usually below {signal.usual:.2f})"
-    return f"{signal.name} {signal.distance:.2f} (usually around {signal.typical:.2f})"
+    far = signal.distance > signal.usual
+    distance, usual = told_apart(signal.distance, signal.usual if far else signal.typical)
+    return f"{signal.name} {distance} (usually {'below' if far else 'around'} {usual})"
 
 
 def _behind_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:
@@ -283,7 +283,8 @@ def label_limit(drift: DriftSettings) -> float:
 def _distance_reason(what: str, distance: float | None, threshold: float) -> _Found | None:
     if distance is None or not _reaches(distance, threshold):
         return None
-    return _Found(f"The {what} moved by {distance:.2f} (limit {threshold:.2f}).", (what,))
+    moved, limit = told_apart(distance, threshold)
+    return _Found(f"The {what} moved by {moved} (limit {limit}).", (what,))
 
 
 def _quality_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:

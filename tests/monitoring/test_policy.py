@@ -132,6 +132,13 @@ def test_what_is_usual_decides_where_it_is_known_and_no_limit_is_set():
     assert judge(_with_surprise(0, 1e-9), DriftSettings(feature_threshold=float("inf"))).verdict == "steady"
 
 
+def test_a_distance_just_beyond_its_limit_is_told_apart_from_it():
+    (reason,) = judge(
+        Evidence(stage(0), 0, champion=1, rows=500, prediction=0.2041), DriftSettings(prediction_threshold=0.2039)
+    ).reasons
+    assert "moved by 0.2041 (limit 0.2039)" in reason
+
+
 def test_drift_that_only_wavers_is_one_episode():
     own = {**dict.fromkeys(LIMITS), "prediction_threshold": 0.75}
     chosen = make_settings({"false_alarms": "1 per 100s", "cooldown": "1000s", **own}, on_drift=False)
