@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from core.clocks import clock_of
 from core.durations import SECOND, parse_duration
 from core.errors import UsageError
 from core.project_file import parse_settings
@@ -102,7 +101,7 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
         return _periodic(text, period, content, where)
     if text == "always":
         unchanged = _changed(content, {}, where)
-        span = clock_of(unchanged.time).setting(unchanged.windows.span)
+        span = unchanged.clock.setting(unchanged.windows.span)
         return Policy(text, _changed(content, {"retrain.every": span, **_UNMOVED}, where))
     if text in ("never", "online-only"):
         return Policy(text, _changed(content, _NEVER, where), batch=text == "never")

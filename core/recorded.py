@@ -1,7 +1,7 @@
 """A recorded stream in a file: what the project file may leave out for it.
 
 A file without a column for the time counts its rows instead: each is a second later than the one before, and durations
-may be written in rows (``500 rows``). Where it has no column for the id, the row's number is the id.
+are written in rows (``500 rows``). Where it has no column for the id, the row's number is the id.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def filled_in(content: Mapping[str, Any]) -> dict[str, Any]:
         return {"id": ROW_ID, **content} if in_file else dict(content)
     filled: dict[str, Any] = {"id": ROW_ID, **content, "time": ROW_TIME, "time_unit": "ms"}
     delay = _delay(replay)
-    if found := next(_in_time(content, delay), None):
+    if found := next(_in_time(content), None):
         raise ValueError(f"{found}, but the file has no 'time': its rows count; write rows, such as '500 rows'")
     for section, defaults in _row_defaults(delay).items():
         given = content.get(section)
@@ -99,11 +99,11 @@ def _in_rows(content: Mapping[str, Any]) -> Iterator[str]:
                 yield value
 
 
-def _in_time(content: Mapping[str, Any], delay: int) -> Iterator[str]:
+def _in_time(content: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is written in units of time, of all that the stream's own clock measures."""
     by_default = {
         section: {name for name, value in defaults.items() if isinstance(value, str)}
-        for section, defaults in _row_defaults(delay).items()
+        for section, defaults in _row_defaults(delay=0).items()
     }
     for section, names in {**by_default, "label": {"horizon"}, "replay": {"label_delay"}}.items():
         given = content.get(section)
