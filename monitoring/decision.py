@@ -22,6 +22,24 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Retraining:
+    """Whether to retrain and why, or why drift does not; what it has to work with, and is expected to gain."""
+
+    trigger: Trigger | None = None
+    reasons: tuple[str, ...] = ()
+    prospect: Prospect | None = None
+    gain: float | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A retraining that waits for the other stage that is due at the same moment, ms: it may find a break."""
+
+    due: int
+    retraining: Retraining
+
+
+@dataclass(frozen=True)
 class PolicyState:
     """What the policy remembers; durable in the ledger.
 
@@ -41,6 +59,8 @@ class PolicyState:
         Due time of the latest alert of an unusual volume that still lasts, ms.
     broken : tuple of int
         Starts of the latest windows that were broken, one after the other, ms.
+    held : Held or None
+        A retraining that is decided once all stages of its moment are known.
     """
 
     champion: int | None = None
@@ -51,6 +71,7 @@ class PolicyState:
     alerted_at: Mapping[str, int] = field(default_factory=dict)
     volume_at: int | None = None
     broken: tuple[int, ...] = ()
+    held: Held | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
@@ -71,11 +92,18 @@ class PolicyState:
         data, labels = (tuple(map(_verdict, body[name])) for name in ("data", "labels"))
         names = ("champion", "last_retraining", "shortfall", "alerted_at", "volume_at")
         more = {name: body[name] for name in names if name in body}
-        return cls(data=data, labels=labels, broken=tuple(body.get("broken", ())), **more)
+        broken, held = tuple(body.get("broken", ())), body.get("held")
+        return cls(data=data, labels=labels, broken=broken, held=None if held is None else _held(held), **more)
 
 
 def _verdict(body: Mapping[str, Any]) -> Verdict:
     return Verdict(body["start"], body["drifted"], tuple(body.get("what", ())))
+
+
+def _held(body: Mapping[str, Any]) -> Held:
+    found = body["retraining"]
+    prospect = None if found["prospect"] is None else Prospect(**found["prospect"])
+    return Held(body["due"], Retraining(found["trigger"], tuple(found["reasons"]), prospect, found["gain"]))
 
 
 @dataclass(frozen=True)
@@ -87,7 +115,7 @@ class Decision:
     alert : tuple of str
         Reasons to alert, one sentence each; empty for no alert.
     trigger : str or None
-        Why to retrain: bootstrap, schedule or drift; None for no retraining.
+        Why to retrain: bootstrap, schedule, drift or growth; None for no retraining.
     reasons : tuple of str
         Reasons of the retraining, one sentence each; or why drift that lasts does not retrain.
     quarantine : tuple of str

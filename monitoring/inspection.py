@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from core.errors import HeadraceError, StoreError
 from core.project import Project
-from core.quarantine import Span
+from core.quarantine import Span, is_inside
 from core.settings import Settings
 from monitoring.breaks import Features, data_breaks, data_doubts, label_breaks, label_doubts
 from monitoring.calibration import Surprise
@@ -50,6 +50,8 @@ class Inspection:
         Why the window is not to be learned from.
     doubts : tuple of str
         Why it is still broken, if the window before was.
+    kept_out : bool
+        Whether it is in quarantine already.
     rises : tuple of Rise or None
         When the loss began to rise, as online detectors see it; None where no labels are judged.
     volume : str or None
@@ -73,6 +75,7 @@ class Inspection:
     prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    kept_out: bool = False
     rises: tuple[Rise, ...] | None = None
     volume: str | None = None
     problem: str | None = None
@@ -96,6 +99,7 @@ class Inspection:
             prediction_chance=self.prediction_chance,
             breaks=self.breaks,
             doubts=self.doubts,
+            kept_out=self.kept_out,
             detected=sentences(self.rises or (), self.stage.clock),
             volume=self.volume,
             problem=self.problem,
@@ -215,6 +219,7 @@ class Inspector:
         self._rows = rows
         self._reference = reference
         self._compare = compare
+        self._kept_out = kept_out
         self._baselines = Baselines(settings, rows, kept_out)
 
     def inspect(self, stage: WindowStage, champion: int | None) -> Inspection:
@@ -231,13 +236,14 @@ class Inspector:
             If a table cannot be read or the report cannot be written: to be tried again.
         """
         known, times = self._rows.examples(stage), self._rows.times(stage)
-        examples = known if stage.stage == "labels" else None
+        examples, kept_out = known if stage.stage == "labels" else None, self._kept_out(stage.due)
         found = Inspection(
             stage,
             champion,
             rows=len(times),
             labels=0 if examples is None else examples.num_rows,
-            examples=self._rows.count_examples(stage.due),
+            examples=self._rows.count_examples(stage.due, kept_out),
+            kept_out=is_inside(stage.start, kept_out),
             losses=_NO_LOSSES if examples is None else mean_losses(examples, self._settings.expert_names, champion),
         )
         if champion is None:

@@ -59,6 +59,8 @@ class Evidence:
         Why the window is not to be learned from, one sentence each.
     doubts : tuple of str
         Why it is still broken, if the window before was.
+    kept_out : bool
+        Whether the window is in quarantine already.
     detected : tuple of str
         When the loss began to rise, a sentence each: no reason by itself, but told beside those that there are.
     volume : str or None
@@ -66,7 +68,7 @@ class Evidence:
     problem : str or None
         Why the window cannot be judged though it should be (a damaged reference): worth an alert.
     examples : int
-        Labelled examples so far.
+        Labelled examples so far, but for those of windows in quarantine.
     trained_rows : int
         Rows that the champion was trained on; 0 where that is not known.
     shortfall : float or None
@@ -98,6 +100,7 @@ class Evidence:
     prediction_chance: float | None = None
     breaks: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    kept_out: bool = False
     detected: tuple[str, ...] = ()
     volume: str | None = None
     problem: str | None = None
@@ -231,6 +234,8 @@ def _why_not_judged(evidence: Evidence, drift: DriftSettings) -> str | None:
         return evidence.problem
     if evidence.champion is None:
         return "No reference: there is no champion yet."
+    if evidence.kept_out:
+        return "The window is in quarantine: what it says of drift does not count."
     what = "predictions" if evidence.window.stage == "data" else "labels"
     if evidence.rows < drift.min_rows:
         return f"Too few rows: {evidence.rows} {what}, at least {drift.min_rows} are needed."

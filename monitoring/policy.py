@@ -4,7 +4,8 @@ A window that is *broken* (a column gone, a unit changed, labels turned round) i
 so long that it is how the stream is now; when the break is over, the online experts unlearn it. A window that has
 *drifted* is an alert when that begins, and again after a cooldown; in between it is watched, until it is well below its
 limit. Drift that persists is a retraining, outside the cooldown, while none is open, and if it is expected to be worth
-it. An unusual *volume* is told besides all of that.
+it; of two stages that are due at once the later one decides it, since either may find a break. An unusual *volume* is
+told besides all of that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 
 from core.loop_settings import DriftSettings
 from core.settings import Settings
-from monitoring.decision import Decision, PolicyState, Verdict
+from monitoring.decision import Decision, Held, PolicyState, Retraining, Verdict
 from monitoring.judgement import Evidence, Judgement, judge
 from monitoring.retraining import retraining
 
@@ -39,16 +40,16 @@ def _decided(evidence: Evidence, state: PolicyState, settings: Settings) -> tupl
     """Decide by all but the volume."""
     drift = settings.drift
     judgement = judge(evidence, drift)
+    if evidence.breaks or evidence.kept_out:
+        evidence = replace(evidence, shortfall=None)  # the break's, not the champion's
     evidence, state = _in_doubt(evidence, judgement, state), _with_champion(evidence, state)
     before, state = state.broken, _with_breaks(evidence, judgement, state)
     if evidence.window.start in state.broken and len(state.broken) <= drift.quarantine_windows:
         alert = () if evidence.alerted or before else evidence.breaks
-        return Decision(alert=alert, quarantine=evidence.breaks), state
+        return Decision(alert=alert, quarantine=evidence.breaks), replace(state, held=None)
     state = _with_verdict(evidence, judgement, state, drift)
     decision, state = _told(evidence, judgement, state, drift)
-    found = retraining(evidence, state, settings)
-    if found.trigger is not None:
-        state = replace(state, last_retraining=evidence.window.due)
+    found, state = _of_the_moment(retraining(evidence, state, settings), evidence, state)
     too_many = len(before) == drift.quarantine_windows and len(state.broken) > drift.quarantine_windows
     is_over = len(before) <= drift.quarantine_windows and not state.broken
     return (
@@ -63,6 +64,19 @@ def _decided(evidence: Evidence, state: PolicyState, settings: Settings) -> tupl
         ),
         state,
     )
+
+
+def _of_the_moment(found: Retraining, evidence: Evidence, state: PolicyState) -> tuple[Retraining, PolicyState]:
+    """Hold a retraining until all stages of its moment are known: another may find a break that it would use."""
+    window, held = evidence.window, state.held
+    if held is not None and held.due == window.due and not evidence.open_retraining:
+        found = held.retraining
+    if found.trigger is None:
+        return found, replace(state, held=None)
+    if not window.is_last:
+        waits = "A retraining is decided once the window that ends now has been looked at, too."
+        return replace(found, trigger=None, reasons=(waits,)), replace(state, held=Held(window.due, found))
+    return found, replace(state, held=None, last_retraining=window.due)
 
 
 def _with_champion(evidence: Evidence, state: PolicyState) -> PolicyState:

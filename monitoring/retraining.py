@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from core.audit import Trigger
 from core.clocks import Clock
 from core.durations import DAY, HOUR, WEEK
 from core.loop_settings import RetrainSettings
 from core.settings import Settings
-from monitoring.decision import PolicyState
+from monitoring.decision import PolicyState, Retraining
 from monitoring.gain import Prospect, expected_gain, growth
 from monitoring.judgement import Evidence, judge
 
 _NAMED = 3
 """Windows that a sentence names."""
-
-
-@dataclass(frozen=True)
-class Retraining:
-    """Whether to retrain and why, or why drift does not; what it has to work with, and is expected to gain."""
-
-    trigger: Trigger | None = None
-    reasons: tuple[str, ...] = ()
-    prospect: Prospect | None = None
-    gain: float | None = None
 
 
 def retraining(evidence: Evidence, state: PolicyState, settings: Settings) -> Retraining:

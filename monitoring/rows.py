@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from core.metrics import loss
 from core.predictions import Outcome, is_sane
+from core.quarantine import Span, outside
 from core.settings import Settings
 from core.tables import (
     CORRECTIONS,
@@ -101,10 +102,10 @@ class WindowRows:
         corrections = self._store.read(CORRECTIONS, columns=["id", "label", "label_clock"], where=[due])
         return corrected(table, corrections)
 
-    def count_examples(self, moment: int) -> int:
-        """Return how many labelled examples there were at event time `moment`, ms."""
-        where = [("label_clock", "<=", _moment(moment))]
-        return int(self._read(EXAMPLES, ["label_clock"], where).num_rows)
+    def count_examples(self, moment: int, without: Sequence[Span]) -> int:
+        """Return how many labelled examples there were at event time `moment` (ms), but for windows in quarantine."""
+        times = self._read(EXAMPLES, ["event_time"], [("label_clock", "<=", _moment(moment))])["event_time"]
+        return int(outside(milliseconds(times), without).sum())
 
     def next_event(self, moment: int) -> int | None:
         """Return the first event time at or after `moment` in the predictions, ms; None if there is none."""

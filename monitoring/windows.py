@@ -37,6 +37,8 @@ class WindowStage:
         Event time from which the stage may be judged, ms.
     clock : Clock
         How its moments are written for people.
+    is_last : bool
+        Whether no other stage that is due at the same moment comes after it.
     """
 
     start: int
@@ -44,6 +46,7 @@ class WindowStage:
     stage: Stage
     due: int
     clock: Clock = field(default=UTC_CLOCK, repr=False)
+    is_last: bool = True
 
     @property
     def name(self) -> str:
@@ -140,7 +143,7 @@ def due_stages(
     labels = _next(progress, span, "labels", horizon, clock)
     while min(data.due, labels.due) <= now:
         if labels.due <= data.due:
-            yield labels
+            yield replace(labels, is_last=labels.due < data.due)
             labels = _shifted(labels, span)
         else:
             yield data

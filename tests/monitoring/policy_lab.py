@@ -62,6 +62,7 @@ def play(chosen: Settings, seen: list[dict[str, Any]], horizon: int = 15_000) ->
             champion_loss=look["loss"],
             validation_loss=0.5,
             loss_rows=look["rows"],
+            breaks=("a is gone.",) if look.get("broken") and champion else (),
             examples=5_000,
             alerted=stage.start in alerted,
             open_retraining=is_open,

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_lab import drifted, looks, make_settings, play, stage
+from policy_lab import SPAN, drifted, looks, make_settings, play, stage
 
 from monitoring.decision import PolicyState
 from monitoring.gain import Gain, Prospect, expected_gain
 from monitoring.judgement import Evidence, judge
 from monitoring.policy import decide
+from monitoring.windows import due_stages, start_progress
 
 
 @given(st.lists(looks, max_size=40))
@@ -77,6 +78,32 @@ def test_many_drifted_windows_are_not_all_named():
         decision, state = decide(drifted(number), state, chosen)
     assert "(limit 5 of 5): 2 earlier, that from 1970-01-01T00:00:20Z (a), " in decision.reasons[0]
     assert len(json.dumps(state.to_json())) < 1_000
+
+
+@given(st.lists(st.tuples(looks, st.booleans()), max_size=40))
+def test_nothing_is_retrained_before_all_stages_of_its_moment_are_known(seen):
+    eager = make_settings({"persistence": 1, "of_windows": 1, "cooldown": 1}, every="10s")
+    found = play(eager, [{**look, "broken": broken} for look, broken in seen], horizon=SPAN)
+    for evidence, decision in found:
+        assert not (decision.trigger and (decision.quarantine or not evidence.window.is_last))
+
+
+def test_of_two_stages_due_at_once_the_later_decides_what_the_first_found():
+    labels, data = [
+        entry for entry in due_stages(start_progress(0, SPAN), SPAN, SPAN, 5 * SPAN) if entry.due == 5 * SPAN
+    ]
+    chosen = make_settings(growth=1.5)
+    grown = Evidence(labels, 0, champion=1, rows=900, label=0.0, examples=3_000, trained_rows=1_000)
+    first, state = decide(grown, PolicyState(champion=1), chosen)
+    assert (first.trigger, first.sentence.startswith("ignore: A retraining is decided once")) == (None, True)
+    state = PolicyState.from_json(json.loads(json.dumps(state.to_json())))
+    calm = Evidence(data, 0, champion=1, rows=900, features={"a": 0.0})
+    then, after = decide(calm, state, chosen)
+    assert (then.trigger, after.last_retraining, after.held) == ("growth", data.due, None)
+    assert "3.0 times the 1,000" in then.sentence
+    broken, after = decide(replace(calm, breaks=("a is gone.",)), state, chosen)
+    assert (broken.action, after.last_retraining, after.held) == ("quarantine", None, None)
+    assert decide(replace(calm, open_retraining=True), state, chosen)[0].trigger is None, "somebody asked meanwhile"
 
 
 def test_somebody_elses_retraining_starts_the_cooldown_too():
