@@ -66,6 +66,8 @@ def parse_policies(text: str, content: Mapping[str, Any], where: str) -> list[Po
     SettingsError
         If its changes do not fit the project file.
     """
+    if not set(_PARTS.sub("", text)).isdisjoint("{}"):
+        raise UsageError(f"--policies: {text!r}: braces open and close behind a name: mine{{drift.persistence=1}}")
     names = [part.strip() for part in _PARTS.findall(text) if part.strip()]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"--policies: {sorted(twice)[0]!r} is named twice")
@@ -94,8 +96,11 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
                 f"--policies: {text!r}: changes go to the project's own policy, which is not {named[1]}; "
                 f"write another name, such as mine{{{named[2]}}}"
             )
-        changes = dict(_change(part) for part in named[2].split(",") if part.strip())
-        return Policy(named[1], _changed(content, changes, f"{where} ({text})"))
+        changes = [_change(part) for part in named[2].split(",") if part.strip()]
+        keys = [key for key, _ in changes]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise UsageError(f"--policies: {text!r}: {sorted(twice)[0]} is given twice")
+        return Policy(named[1], _changed(content, dict(changes), f"{where} ({text})"))
     kind, _, period = text.partition(":")
     if kind == "every":
         return _periodic(text, period, content, where)
@@ -144,7 +149,7 @@ def _check_period(name: str, text: str, what: str, write: str) -> None:
     try:
         length = parse_duration(text) if text else 0
     except ValueError as error:
-        raise UsageError(f"--policies: {name}: {error}") from error
+        raise UsageError(f"--policies: {name!r}: {what} is no length of time; {write}") from error
     if length < SECOND:
         problem = "is too short" if length else "is no time at all" if text else "is missing"
         raise UsageError(f"--policies: {name!r}: {what} {problem}; {write}")

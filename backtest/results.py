@@ -93,11 +93,22 @@ def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds:
         "rows": {"events": len(tape.online), "labels": len(tape.outcomes), "common": len(common.rows)},
         "periods": len(common.full_periods),
         "refused": dict(tape.refused),
+        "repeated": dict(tape.repeated),
         "first_event": clock.to_json(tape.first_event),
         "last_event": clock.to_json(int(milliseconds(tape.tables.whole(PREDICTIONS)["event_time"]).max())),
         "policies": {outcome.policy.name: _of_policy(outcome, common, settings) for outcome in outcomes},
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
+
+
+def incomparable(found: Mapping[str, Any]) -> str:
+    """Say of a result without common rows why there is none, and what to do."""
+    policies = found["policies"]
+    said = "The policies cannot be compared: there is no row that every expert of every policy predicted."
+    without = [name for name, one in policies.items() if "champion" in one["over_time"]["loss"] and not one["promoted"]]
+    if not without:
+        return f"{said} Take more of the stream."
+    return f"{said} No champion was promoted under {', '.join(without)}: take more of the stream, or leave that out."
 
 
 def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str, Any]:

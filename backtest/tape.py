@@ -65,6 +65,8 @@ class Tape:
         Event time of the first event, and the time behind the last record, ms.
     refused : dict of str to int
         How many records could not be used, by reason.
+    repeated : dict of str to int
+        How many events had the id of an earlier one, and how many labels contradicted an earlier one of their event.
     first_refused : str
         The first of them, and what is wrong with it; empty where there is none, or values are personal.
     """
@@ -81,6 +83,7 @@ class Tape:
     first_event: int
     end: int
     refused: Mapping[str, int] = field(default_factory=dict)
+    repeated: Mapping[str, int] = field(default_factory=dict)
     first_refused: str = ""
 
     @property
@@ -244,6 +247,7 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
         state.first_event,
         recorder.end,
         dict(state.books.reasons),
+        {"events": state.books.events.duplicates, "labels": state.books.labels.corrected},
         _first_refused(recorder),
     )
 

@@ -14,6 +14,7 @@ import click
 import yaml
 
 from cli.options import (
+    Days,
     check_writable,
     inject_option,
     injected_line,
@@ -26,6 +27,7 @@ from cli.options import (
 from core.clocks import Clock
 from core.errors import UsageError
 from core.project import load_project, settings_file
+from core.wording import counted
 
 if TYPE_CHECKING:
     from backtest.outcome import Outcome
@@ -41,7 +43,7 @@ _SAY_EVERY_S = 5.0
     help="Policies to compare: never, always, every:PERIOD, online-only, batch-only, drift (the project's own), or "
     "NAME{section.setting=value,...}.",
 )
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Only the first days of the stream.")
+@click.option("--days", type=Days(), help="Only the first days of the stream.")
 @inject_option
 @json_option
 @click.option(
@@ -67,10 +69,12 @@ def backtest(
     log_to_stderr()
     check_writable(json_file)
     check_writable(html_file, "--html")
+    if json_file is not None and json_file == html_file:
+        raise UsageError(f"--json and --html are both {html_file}; name two files")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a fit slower where cores are few
     from backtest.page.document import page
     from backtest.policies import parse_policies, usual_policies
-    from backtest.results import result
+    from backtest.results import incomparable, result
     from backtest.side_by_side import run_policies, usual_jobs
     from backtest.tape import reasons_told, record
     from streaming.injection import inject, make_injectors
@@ -97,7 +101,11 @@ def backtest(
     if injectors:
         found["injected"] = [injector.summary() for injector in injectors]
         click.echo("\n".join(map(injected_line, found["injected"])))
+    if not found["rows"]["common"]:
+        click.echo(f"\n{incomparable(found)}")
     _show(found)
+    if tape.repeated["events"]:
+        _show_repeated(tape.repeated)
     if tape.refused:
         _show_refused(tape.refused, reasons_told(tape.refused, tape.first_refused))
     _show_without_champion(outcomes)
@@ -147,6 +155,15 @@ def _show(found: dict[str, Any]) -> None:
 def _show_refused(refused: Mapping[str, int], told: str) -> None:
     """Print how many records of the stream could not be used, and why."""
     click.echo(f"\nrefused {sum(refused.values()):,} records: {told}\n")
+
+
+def _show_repeated(repeated: Mapping[str, int]) -> None:
+    """Print how many events were left out because of their id, and what that may mean."""
+    events, labels = counted(repeated["events"], "event"), counted(repeated["labels"], "label")
+    click.echo(
+        f"\nleft out {events} with the id of an earlier one; {labels} changed that of their event: if these are events "
+        "of their own, name as id what tells them apart, or, for a stream in a file, leave id out\n"
+    )
 
 
 def _show_without_champion(outcomes: Sequence[Outcome]) -> None:

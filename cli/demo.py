@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from cli.narrator import Narrator
 from cli.options import (
     DEMO_MARKER,
     DEMO_VARIABLE,
+    Days,
     bootstrap_option,
     check_writable,
     inject_option,
@@ -45,7 +45,7 @@ _DEFAULT_DAYS = 130.0
 @bootstrap_option
 @json_option
 @click.option(
-    "--days", default=_DEFAULT_DAYS, show_default=True, type=click.FloatRange(min=0, min_open=True),
+    "--days", default=_DEFAULT_DAYS, show_default=True, type=Days(),
     help="Replay the first so many days; 365 is the whole year.",
 )  # fmt: skip
 @click.option("--speed", default="max", show_default=True, help="Event seconds per second, or max (in lockstep).")
@@ -68,8 +68,6 @@ def demo(
     """
     log_to_stderr()
     pace = parse_speed(speed)
-    if not math.isfinite(days):
-        raise UsageError(f"--days {days}: give a number of days, such as 90")
     check_writable(json_file)
     loaded = load_project(project, bootstrap=bootstrap)
     named = source_name(loaded)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cli.options import (
+    Days,
     bootstrap_option,
     check_writable,
     json_option,
@@ -44,7 +45,7 @@ def features(project: Path, json_file: str | None) -> None:
 
 @click.command("check-features", epilog="Example: headrace check-features examples/flights --days 14")
 @project_argument
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Only the first days of the stream.")
+@click.option("--days", type=Days(), help="Only the first days of the stream.")
 @json_option
 def check_features(project: Path, days: float | None, json_file: str | None) -> None:
     """Check on the recorded stream that no feature depends on what comes after its event.

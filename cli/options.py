@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from core.errors import UsageError
+from core.project_file import FILE_NAME
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -33,6 +35,20 @@ def bootstrap_option(command: _Command) -> _Command:
         metavar="HOST:PORT",
         help="Kafka's address; else HEADRACE_BOOTSTRAP_SERVERS; else an embedded broker.",
     )(command)
+
+
+class Days(click.FloatRange):
+    """A number of days of a stream, above 0."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse what is no number, and numbers that no stream can have."""
+        days = float(super().convert(value, param, ctx))
+        if not math.isfinite(days):
+            self.fail(f"{value} is no number of days; give one, such as 90", param, ctx)
+        return days
 
 
 def json_option(command: _Command) -> _Command:
@@ -94,12 +110,19 @@ def write_file(text: str, file: str, option: str) -> None:
     Raises
     ------
     UsageError
-        If it cannot be written.
+        If it cannot be written, or is a project file.
     """
+    path = Path(file)
+    _keep_project_file(path, option)
     try:
-        Path(file).write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{option} {file}: cannot be written: {error.strerror}") from error
+
+
+def _keep_project_file(path: Path, option: str) -> None:
+    if path.name == FILE_NAME:
+        raise UsageError(f"{option} {path}: that is a project file, and would be lost; name another file")
 
 
 def check_writable(file: str | None, option: str = "--json") -> None:
@@ -108,11 +131,14 @@ def check_writable(file: str | None, option: str = "--json") -> None:
     Raises
     ------
     UsageError
-        If the folder does not exist or may not be written to, or the file is a folder.
+        If the folder does not exist or may not be written to, or the file is a folder or a project file.
     """
-    if file in (None, "-"):
+    if file is None or (file == "-" and option == "--json"):
         return
-    path = Path(str(file))
+    if file == "-":
+        raise UsageError(f"{option} -: cannot be written to standard output; name a file")
+    path = Path(file)
+    _keep_project_file(path, option)
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         instead = ", or - to print it" if option == "--json" else ""
         raise UsageError(f"{option} {file}: cannot be written; name a file in a folder that exists{instead}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import (
+    Days,
     bootstrap_option,
     inject_option,
     injected_line,
@@ -193,7 +194,7 @@ def monitor(project: Path, poll: float) -> None:
 @click.command(epilog="Example: headrace replay examples/flights --days 90 --speed 86400")
 @project_argument
 @bootstrap_option
-@click.option("--days", type=float, help="The first so many days; all if left out.")
+@click.option("--days", type=Days(), help="The first so many days; all if left out.")
 @click.option("--speed", default="max", show_default=True, help="Event seconds per second, or max.")
 @click.option("--lockstep", is_flag=True, help="Hold at each window until the loop has closed (with --speed max).")
 @inject_option

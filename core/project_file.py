@@ -126,7 +126,8 @@ def _problem(item: dict[str, Any], location: list[Any], written: str) -> str:
     if kind == "too_short":
         message = f"has {item['ctx']['actual_length']} entries; give at least {item['ctx']['min_length']}"
     if kind == "string_pattern_mismatch":
-        return f"{item['input']!r} does not match {item['ctx']['pattern']}; rename it"
+        column = ", and say behind it where it is found: {type: ..., path: NAME}" if "fields" in location else ""
+        return f"{item['input']!r} does not match {item['ctx']['pattern']}; rename it{column}"
     if kind == "float_parsing" and (share := re.fullmatch(r"([0-9.]+) *%", written)):
         return f"is a share, not a percentage; write {float(share[1]) / 100:g} (got {written!r})"
     if kind in _LIMITS and _is_duration(written):

@@ -119,7 +119,7 @@ class _FieldInjector(Injector):
         if self._by_chance:
             share = float(_chance(item[2]) < share)
         changed = self._change.apply(value, share) if share else value
-        if changed is value:
+        if changed is value or changed == value:
             return item
         self.events += 1
         return (*item[:3], _written(content, self._path, changed))

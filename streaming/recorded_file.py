@@ -139,6 +139,11 @@ def _check_columns(table: pd.DataFrame, path: Path, settings: Settings) -> None:
             f"{path}: has no column {missing[0]!r}, which headrace.yaml names; "
             f"it has {', '.join(map(str, table.columns))}"
         )
+    if told := [name for name, field in settings.fields.items() if (field.path or name) == settings.label.path]:
+        raise SourceError(
+            f"{path}: headrace.yaml names the column {settings.label.path!r} as the label and among the fields, where "
+            f"it is not known yet; take {told[0]!r} out of the fields"
+        )
 
 
 def _times(column: pd.Series[Any], path: Path, settings: Settings) -> list[int]:

@@ -11,6 +11,7 @@ from backtest.page.lanes import history, lanes
 from backtest.page.plot import swatch
 from backtest.page.style import SCRIPT, STYLE
 from backtest.page.wording import cost, loss_of, metric_name, number
+from backtest.results import incomparable
 from core.clocks import ROW_CLOCK, UTC_CLOCK
 from core.markup import Markup, element, whole_page
 from core.wording import counted
@@ -57,7 +58,9 @@ def _time_axis(result: Mapping[str, Any]) -> TimeAxis:
 
 def _stream(result: Mapping[str, Any], axis: TimeAxis) -> str:
     rows, refused = result["rows"], sum(result["refused"].values())
+    repeated = result["repeated"]["events"]
     left_out = f" ({counted(refused, 'record')} could not be used)" if refused else ""
+    left_out += f" ({counted(repeated, 'event')} with the id of an earlier one left out)" if repeated else ""
     times = "" if axis.rows else f" from {axis.text(axis.start)} to {axis.text(axis.read(result['last_event']))}"
     return (
         f"{counted(rows['events'], 'event')}{times}, {counted(rows['labels'], 'label')}"
@@ -75,7 +78,7 @@ def _ranked(result: Mapping[str, Any]) -> list[str]:
 def _finding(result: Mapping[str, Any], ranked: Sequence[str]) -> list[object]:
     """Say which policy served best, what it cost, and how far the next one is."""
     if not ranked:
-        return [_incomparable(result["policies"])]
+        return [incomparable(result)]
     metric, policies = loss_of(result), result["policies"]
     values = _served(result, metric)
     best, *others = ranked
@@ -89,15 +92,6 @@ def _finding(result: Mapping[str, Any], ranked: Sequence[str]) -> list[object]:
         gap = f" ({number(more)} more)" if more else " (the same)"
         said += [" Next is ", element("b", others[0]), ": ", figures(others[0], gap)]
     return said
-
-
-def _incomparable(policies: Mapping[str, Any]) -> str:
-    """Say why there is no row to compare the policies on, and what to do."""
-    said = "The policies cannot be compared: there is no row that every expert of every policy predicted."
-    without = [name for name, one in policies.items() if "champion" in one["over_time"]["loss"] and not one["promoted"]]
-    if not without:
-        return f"{said} Take more of the stream."
-    return f"{said} No champion was promoted under {', '.join(without)}: take more of the stream, or leave that out."
 
 
 def _policies(result: Mapping[str, Any]) -> list[Markup]:

@@ -26,6 +26,7 @@ def result_of(task="binary", time="rows", windows=8):
         "rows": {"events": 10_000, "labels": 10_000, "common": windows * 500},
         "periods": 1,
         "refused": {},
+        "repeated": {"events": 0, "labels": 0},
         "first_event": at(0),
         "last_event": at((windows + 2) * _SPAN - 1),
         "policies": {

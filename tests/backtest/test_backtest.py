@@ -244,6 +244,7 @@ def test_with_an_injection_two_runs_give_the_same(tmp_path):
     [
         ("flip@9000rows", "changed nothing; the stream has events from row 0 to row 4,999"),
         ("flip@2013-06-03", "is no row"),
+        ("unit:x:1x+0@2500rows", "changed nothing"),
         ("shift:x:+1sd@0rows", "0 values came before it"),
     ],
 )
@@ -273,6 +274,43 @@ def test_labels_turned_round_for_a_while_are_kept_out_of_training(tmp_path, monk
     assert after["decided_at"] > window["to"] > before["decided_at"]
     rows_between = after["decided_at"] - before["decided_at"]
     assert after["rows"] - before["rows"] == pytest.approx(rows_between - 500, abs=30)
+
+
+def test_a_break_found_at_the_moment_of_a_retraining_is_kept_out_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.TURNS_AT", ROWS)
+    label, retrain = {"path": "y", "horizon": "500 rows"}, {"min_examples": 500, "every": "500 rows", "growth": None}
+    folder = write(tmp_path, label=label, retrain=retrain)
+    result, _ = run(folder, "drift", "unit:x:1000x@3500rows/500rows")
+    policy = result["policies"]["drift"]
+    assert [(one["from"], one["to"]) for one in policy["quarantined"]] == [(3_500, 4_000)]
+    decided = {one["decided_at"]: one["rows"] for one in policy["retrainings"]}
+    assert {3_500, 4_500} <= decided.keys() and 4_000 not in decided, "two stages are due at 4,000: one finds the break"
+    assert decided[4_500] - decided[3_500] == 500
+
+
+def test_events_that_repeat_an_id_are_told(tmp_path):
+    folder = write(tmp_path, id="number")
+    lines = (folder / "rows.csv").read_text().splitlines()
+    numbered = [f"{line},{row // 2}" for row, line in enumerate(lines[1:])]
+    (folder / "rows.csv").write_text("\n".join([f"{lines[0]},number", *numbered]))
+    result, output = run(folder, "never")
+    assert (result["rows"]["events"], result["repeated"]["events"]) == (ROWS // 2, ROWS // 2)
+    assert 0 < result["repeated"]["labels"] < ROWS // 2
+    assert f"left out {ROWS // 2:,} events with the id of an earlier one; " in output
+    assert "leave id out" in output
+    assert f"({ROWS // 2:,} events with the id of an earlier one left out)" in (folder / "out.html").read_text()
+
+
+def test_without_common_rows_it_is_said_why_nothing_is_compared(tmp_path):
+    _, output = run(write(tmp_path, retrain={"min_examples": 400_000}), "never,online-only")
+    why = "No champion was promoted under never: take more of the stream, or leave that out."
+    assert f"there is no row that every expert of every policy predicted. {why}" in output
+
+
+def test_two_results_do_not_go_to_one_file(tmp_path):
+    folder = write(tmp_path)
+    ran = CliRunner().invoke(cli, ["backtest", str(folder), "--json", "out", "--html", "out"])
+    assert isinstance(ran.exception, UsageError) and "name two files" in str(ran.exception)
 
 
 def test_a_stream_that_cannot_be_predicted_says_of_its_first_event_why(tmp_path):

@@ -127,6 +127,13 @@ def test_a_column_that_is_not_there_is_said(tmp_path):
         list(read_source(project_of(tmp_path, {"file": "none.csv"}), None))
 
 
+def test_the_label_is_no_field(tmp_path):
+    (tmp_path / "rows.csv").write_text("x,kind,y\n1,a,1\n")
+    fields = {"x": "number", "was": {"type": "number", "path": "y"}}
+    with pytest.raises(SourceError, match=r"'y' as the label and among the fields, .* take 'was' out of the fields"):
+        list(read_source(project_of(tmp_path, {"file": "rows.csv"}, fields=fields), None))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -38,7 +38,8 @@ def run(monkeypatch, *arguments: str) -> int:
     [
         (["worker", "{folder}/none"], "no such file"),
         (["demo", "{folder}"], "names no recorded stream"),
-        (["demo", "{folder}", "--days", "nan"], "give a number of days"),
+        (["status", "{folder}", "--json", "{folder}/headrace.yaml"], "is a project file, and would be lost"),
+        (["backtest", "{folder}", "--html", "-"], "--html -: cannot be written to standard output; name a file"),
         (["demo", "{folder}", "--speed", "0"], "event seconds per second"),
         (["status", "{folder}", "--json", "{folder}/none/x.json"], "cannot be written"),
         (["history", "{folder}", "--json", "{folder}"], "cannot be written"),
@@ -54,6 +55,13 @@ def test_what_cannot_be_used_is_said_in_one_line_with_exit_code_2(folder, monkey
     assert code == 2
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["demo", "replay", "backtest", "check-features"])
+@pytest.mark.parametrize("days", ["nan", "inf", "0", "-1"])
+def test_days_are_a_number_above_0(folder, monkeypatch, capsys, command, days):
+    assert run(monkeypatch, command, str(folder), "--days", days) == 2
+    assert "Invalid value for '--days'" in capsys.readouterr().err
 
 
 def test_replay_without_a_broker_says_what_to_start(folder, monkeypatch, capsys):

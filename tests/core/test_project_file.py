@@ -109,7 +109,11 @@ def with_line(line: str) -> str:
         (with_line("name: again"), 10, ["name", "given twice"]),
         (GOOD.replace("  city:", "  amount: {type: text}\n  city:"), 6, ["amount", "given twice"]),
         (GOOD.replace("number", "numbr"), 5, ["fields.amount.type", "'number'", "numbr"]),
-        (GOOD.replace("amount:", "am ount:"), 5, ["fields.am ount", "rename it"]),
+        (
+            GOOD.replace("amount:", "am ount:"),
+            5,
+            ["fields.am ount", "rename it, and say behind it where it is found: {type: ..., path: NAME}"],
+        ),
         (GOOD.replace("max_categories", "max_category"), 6, ["fields.city.max_category", "'max_categories'"]),
         (GOOD.replace("max_categories: 5", "minimum: 3, maximum: 2"), 6, ["fields.city", "swap them"]),
         (GOOD.replace("  city:", "  Amount:"), 1, ["'amount' and 'Amount' differ in case only"]),
