@@ -12,9 +12,9 @@ from typing import Any
 
 from core.errors import ProjectCodeError
 from core.generated import Generator, interaction_kinds
+from core.outcomes import MAX_CATEGORY_LENGTH
 from core.predictions import MAX_MAGNITUDE, Features, FeatureValue, Outcome
 from core.project import Project
-from core.records import MAX_CATEGORY_LENGTH
 from core.setting_types import Kind
 from core.settings import Settings
 

@@ -14,7 +14,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from core.clocks import ROW_CLOCK, UTC_CLOCK
 from core.durations import parse_duration
 from core.errors import SettingsError
-from core.records import outcome_reader
+from core.outcomes import outcome_reader
 from core.setting_types import AS_WRITTEN, Section
 from core.settings import Settings
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from core.durations import EARLIEST, LATEST, parse_iso
 from core.errors import SettingsError
-from core.predictions import MAX_MAGNITUDE, MAX_OUTCOME, FeatureValue, Outcome
+from core.outcomes import MAX_CATEGORY_LENGTH, outcome_reader, outcomes_told
+from core.predictions import MAX_MAGNITUDE, FeatureValue, Outcome
 from core.pseudonyms import Pseudonyms
 from core.reasons import UNREADABLE_HEADER, Reason
 from core.setting_types import Kind
@@ -21,7 +22,6 @@ from core.stream_settings import FieldSettings
 from core.strict_json import StrictJson, shorten
 
 MAX_ID_LENGTH = 512
-MAX_CATEGORY_LENGTH = 256
 _BATCH_REASONS: dict[Reason, str] = {
     "oversized_batch": "it came in a compressed batch that unpacks to more than 64 MiB",
     "unreadable_batch": "it came in a batch that does not unpack or parse, though its checksum holds",
@@ -163,7 +163,8 @@ class Decoder:
             return BadRecord("label", "bad_id", f"{self._label_id}: an id has 1 to {MAX_ID_LENGTH} characters")
         outcome = self._outcome(get_outcome(content))
         if outcome is None:
-            detail = f"{self._settings.label.path}: {shorten(get_outcome(content))} is no outcome of this task"
+            found, wanted = shorten(get_outcome(content)), outcomes_told(self._settings)
+            detail = f"{self._settings.label.path}: {found} is no outcome of this task, {wanted}"
             return BadRecord("label", "bad_label", detail)
         time: int | None = timestamp
         if self._settings.label.time:
@@ -312,32 +313,3 @@ def _text(value: Any) -> _Checked:
 
 def _no(kind: Kind, value: Any) -> _Checked:
     return None, ("wrong_type", f"{shorten(value)} is no {kind}")
-
-
-def outcome_reader(settings: Settings) -> Callable[[Any], Outcome | None]:
-    """Return the function that turns a label's JSON value into an outcome, None if it is none."""
-    label = settings.label
-
-    def binary(value: Any) -> Outcome | None:
-        if type(value) is float and value.is_integer():
-            value = int(value)
-        for wanted, outcome in ((label.positive, 1), (label.negative, 0)):
-            if value == wanted and (isinstance(value, str) == isinstance(wanted, str)):
-                return outcome
-        return None
-
-    def multiclass(value: Any) -> Outcome | None:
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            return None
-        text = str(value)
-        known = not label.classes or text in label.classes
-        return text if known and 0 < len(text) <= MAX_CATEGORY_LENGTH else None
-
-    def regression(value: Any) -> Outcome | None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return None
-        low = -MAX_OUTCOME if label.minimum is None else label.minimum
-        high = MAX_OUTCOME if label.maximum is None else label.maximum
-        return float(value) if low <= value <= high and abs(value) <= MAX_OUTCOME else None
-
-    return {"binary": binary, "multiclass": multiclass, "regression": regression}[settings.task]

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from core.errors import UsageError
-from core.records import outcome_reader, read_time
+from core.outcomes import outcome_reader
+from core.records import read_time
 from core.settings import Settings
 from streaming.injected_changes import GONE, Change, Mirrored, Permuted, Swapped
 from streaming.injection_spec import Injection, parse_injection

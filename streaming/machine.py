@@ -14,10 +14,11 @@ from zlib import crc32
 from core.durations import LATEST
 from core.features import FeatureError, FeatureFunction
 from core.models import CHALLENGER, CHAMPION, BatchModel
+from core.outcomes import outcome_reader
 from core.predictions import FeatureValue, Outcome, Prediction
 from core.pseudonyms import Pseudonyms
 from core.quarantine import is_inside
-from core.records import BadRecord, Decoder, Event, Label, outcome_reader
+from core.records import BadRecord, Decoder, Event, Label
 from core.settings import Settings
 from streaming.asking import Models
 from streaming.canary import name_of

@@ -212,7 +212,7 @@ def test_one_topic_for_both_kinds():
     assert read(b'{"head": {"kind": "E"}, "id": 1, "at": 5, "x": 2}', 9) == Event("1", 5, {"x": 2.0})
     assert read(b'{"head": {"kind": "L"}, "id": 1, "y": 1}', 9) == Label("1", 9, 1)
     assert read(b'{"head": {"kind": "L"}, "id": 1, "y": 2}', 9) == BadRecord(
-        "label", "bad_label", "y: 2 is no outcome of this task"
+        "label", "bad_label", "y: 2 is no outcome of this task, neither label.positive 1 nor label.negative 0"
     )
     assert read(b'{"head": {"kind": "X"}}', 9).reason == "unknown_kind"
     assert read(b"{}", 9).reason == "unknown_kind"
