@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from scipy.stats import ks_2samp
 
 from core.settings import Settings
 from core.tables import feature_column
@@ -31,6 +32,9 @@ FAR = 1.0
 
 UNHEARD_OF = 3.0
 """Where too few windows followed each other to know their steps, a number's break is at least so many deviations."""
+
+MOVED_ROWS = 0.25
+"""A number's break moves at least this share of the rows (the Kolmogorov-Smirnov distance), not only the mean."""
 
 _FAR_CATEGORIES = 0.65
 _UNUSUAL = 2.0
@@ -74,13 +78,17 @@ class Features:
         unusual = {name for name in self.unusual if _has_moved(self.reference, name)}
         if not unusual or not earlier.num_rows:
             return {}
-        sides = [take_sample(side, settings.windows.sample) for side in (self.current, earlier, self.reference)]
+        now, then, usual = (
+            take_sample(side, settings.windows.sample) for side in (self.current, earlier, self.reference)
+        )
+        sides = [now, then, usual]
         common = [name for name in sides[0].column_names if all(name in side.column_names for side in sides)]
         signals = Signals.of(pa.concat_tables([side.select(common) for side in sides]), settings, "data")
         ends = np.cumsum([len(side) for side in sides])
         places = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         moved = signals.distances(places[0], places[1], places[2])
-        return {name: far for name, far in moved.items() if name in unusual and _is_abrupt(name, far, self)}
+        abrupt = {name: far for name, far in moved.items() if name in unusual and _is_abrupt(name, far, self)}
+        return {name: far for name, far in abrupt.items() if _rows_moved(name, now, then, settings)}
 
 
 def data_breaks(features: Features, previous: pa.Table) -> list[str]:
@@ -171,6 +179,15 @@ def _gone(current: pa.Table, reference: pa.Table, settings: Settings) -> dict[st
 def _has_moved(rows: pa.Table, name: str) -> bool:
     column = feature_column(name)
     return column in rows.column_names and len(rows[column].drop_null().unique()) > 1
+
+
+def _rows_moved(name: str, current: pa.Table, earlier: pa.Table, settings: Settings) -> bool:
+    """Tell a new unit, which moves every row, from a storm or a price spike, which moves the mean by a few of them."""
+    if settings.batch_kinds[name] != "number":
+        return True
+    columns = [side[feature_column(name)].drop_null().cast(pa.float64()).to_numpy() for side in (current, earlier)]
+    finite = [column[np.isfinite(column)] for column in columns]
+    return not all(map(len, finite)) or float(ks_2samp(*finite, method="asymp").statistic) >= MOVED_ROWS
 
 
 def _is_abrupt(name: str, step: float, features: Features) -> bool:

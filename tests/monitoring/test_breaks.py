@@ -83,6 +83,21 @@ def test_a_unit_that_changes_is_a_break():
     assert reason.startswith("size moved by")
 
 
+def test_a_storm_that_moves_the_mean_by_a_few_rows_is_none():
+    window = make_days(7, seed=2, start=77)
+    values = window["f_size"].to_numpy().copy()
+    values[::20] += 60.0
+    stormy = changed(window, "f_size", pa.array(values))
+    compared = compare_data(stormy, REFERENCE, kinds=SETTINGS.batch_kinds, task="binary", sample=1000)
+    surprise = USUAL.surprise(compared.report(distances(compared.columns)).features)
+    assert surprise.moved[0].name == "size" and surprise.moved[0].distance > 2, "unusual, and an alert"
+    assert broken(stormy) == []
+    values = window["f_size"].to_numpy().copy()
+    values[: len(values) // 2] += 60.0
+    (reason,) = broken(changed(window, "f_size", pa.array(values)))
+    assert reason.startswith("size moved by"), "half of the week in another unit"
+
+
 def test_a_unit_that_stays_changed_is_still_broken_and_one_that_is_back_is_not():
     week = make_days(7, seed=2, start=77)
     away = changed(week, "f_size", pa.array(week["f_size"].to_numpy() * 1.8 + 32))
