@@ -69,7 +69,7 @@ def backtest(
     log_to_stderr()
     check_writable(json_file)
     check_writable(html_file, "--html")
-    if json_file is not None and json_file == html_file:
+    if json_file and html_file and Path(json_file).resolve() == Path(html_file).resolve():
         raise UsageError(f"--json and --html are both {html_file}; name two files")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a fit slower where cores are few
     from backtest.page.document import page
