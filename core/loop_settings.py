@@ -115,7 +115,7 @@ class DriftSettings(Section):
     feature_threshold: float | None = Field(
         None, gt=0, description="a fixed limit on a feature's distance, instead of what its past says"
     )
-    feature_share: float = Field(0.3, gt=0, le=1, description="fixed limit: share of such features that makes drift")
+    feature_share: float = Field(0.3, gt=0, description="fixed limit: share of such features that makes drift")
     prediction_threshold: float = Field(
         0.75,
         gt=0,
