@@ -12,8 +12,7 @@ from typing import Any
 
 from core.errors import ProjectCodeError
 from core.generated import Generator, interaction_kinds
-from core.outcomes import MAX_CATEGORY_LENGTH
-from core.predictions import MAX_MAGNITUDE, Features, FeatureValue, Outcome
+from core.predictions import MAX_CATEGORY_LENGTH, MAX_MAGNITUDE, Features, FeatureValue, Outcome
 from core.project import Project
 from core.setting_types import Kind
 from core.settings import Settings

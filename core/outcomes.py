@@ -6,10 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from core.predictions import MAX_OUTCOME, Outcome
+from core.predictions import MAX_CATEGORY_LENGTH, MAX_OUTCOME, Outcome
 from core.settings import Settings
-
-MAX_CATEGORY_LENGTH = 256
 
 
 def outcome_reader(settings: Settings) -> Callable[[Any], Outcome | None]:

@@ -22,6 +22,8 @@ MAX_MAGNITUDE = 1e30
 """The largest number that a field or a feature may have: squares of it are far from overflowing."""
 MAX_OUTCOME = 1e12
 """The largest outcome of a regression."""
+MAX_CATEGORY_LENGTH = 256
+"""Characters that a category, and a class, may have."""
 
 
 def is_sane(prediction: object) -> bool:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from core.durations import EARLIEST, LATEST, parse_iso
 from core.errors import SettingsError
-from core.outcomes import MAX_CATEGORY_LENGTH, outcome_reader, outcomes_told
-from core.predictions import MAX_MAGNITUDE, FeatureValue, Outcome
+from core.outcomes import outcome_reader, outcomes_told
+from core.predictions import MAX_CATEGORY_LENGTH, MAX_MAGNITUDE, FeatureValue, Outcome
 from core.pseudonyms import Pseudonyms
 from core.reasons import UNREADABLE_HEADER, Reason
 from core.setting_types import Kind

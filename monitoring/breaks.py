@@ -78,17 +78,14 @@ class Features:
         unusual = {name for name in self.unusual if _has_moved(self.reference, name)}
         if not unusual or not earlier.num_rows:
             return {}
-        now, then, usual = (
-            take_sample(side, settings.windows.sample) for side in (self.current, earlier, self.reference)
-        )
-        sides = [now, then, usual]
+        sides = [take_sample(side, settings.windows.sample) for side in (self.current, earlier, self.reference)]
         common = [name for name in sides[0].column_names if all(name in side.column_names for side in sides)]
         signals = Signals.of(pa.concat_tables([side.select(common) for side in sides]), settings, "data")
         ends = np.cumsum([len(side) for side in sides])
         places = [np.arange(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         moved = signals.distances(places[0], places[1], places[2])
         abrupt = {name: far for name, far in moved.items() if name in unusual and _is_abrupt(name, far, self)}
-        return {name: far for name, far in abrupt.items() if _rows_moved(name, now, then, settings)}
+        return {name: far for name, far in abrupt.items() if _rows_moved(name, sides[0], sides[1], settings)}
 
 
 def data_breaks(features: Features, previous: pa.Table) -> list[str]:

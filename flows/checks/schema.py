@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from core.outcomes import MAX_CATEGORY_LENGTH
-from core.predictions import MAX_MAGNITUDE, MAX_OUTCOME, Outcome
+from core.predictions import MAX_CATEGORY_LENGTH, MAX_MAGNITUDE, MAX_OUTCOME, Outcome
 from core.settings import Settings
 from flows.checks.columns import Column
 from flows.checks.report import DataCheck
