@@ -74,7 +74,7 @@ class Served:
         self._tape = tape
         self._settings = settings
         self._alone = alone
-        self._blend = Blend(settings.task, settings.blend)
+        self._blend = Blend.of(settings)
         self._scores = Scores()
         self._plausible = Plausible(settings.task, LABELS_TO_JUDGE_A_CHAMPION)
         self._shadows = Shadows()
@@ -178,7 +178,7 @@ class Served:
             self._anchors.pop()
         self._scores = Scores()
         if not self._anchors:
-            self._blend = Blend(self._settings.task, self._settings.blend)
+            self._blend = Blend.of(self._settings)
             self._plausible = Plausible(self._settings.task, LABELS_TO_JUDGE_A_CHAMPION)
             self._shadows = Shadows()
             return 0

@@ -141,7 +141,7 @@ def _blended(settings: Settings, members: dict[str, Any], rows: Examples) -> Any
     """Return the losses of the blend, mixed when each event was predicted and moved when its label was known."""
     moments = [(int(clock), 0, row) for row, clock in enumerate(rows.clock)]
     moments += [(int(clock), 1, row) for row, clock in enumerate(rows.label_clock)]
-    blend = Blend(settings.task, settings.blend)
+    blend = Blend.of(settings)
     made_at, found = [0] * len(rows), np.zeros(len(rows))
     for step, (_, is_label, row) in enumerate(sorted(moments)):
         predictions = {name: values[row] for name, values in members.items() if values[row] is not None}

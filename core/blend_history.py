@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+_State = TypeVar("_State")
 
 _PER_LEVEL = 32
 _LOOK_EVERY = 64
@@ -34,13 +36,13 @@ class Position:
     updates: int = 0
 
 
-class History:
-    """Remembers positions, the older the sparser: of age n about every n/32th.
+class History(Generic[_State]):
+    """Remembers states that are never changed, the older the sparser: of age n about every n/32th.
 
     Examples
     --------
     >>> nothing = np.zeros(0)
-    >>> history = History()
+    >>> history = History[Position]()
     >>> for step in range(10_000):
     ...     history.add(step, Position(nothing, nothing, nothing, step + 1))
     >>> [history.at(step).updates for step in (10_000, 9_990, 9_000)], len(history) < 500
@@ -51,27 +53,27 @@ class History:
         self._added = 0
         self._numbers: list[int] = []
         self._after: list[int] = []
-        self._positions: list[Position] = []
+        self._states: list[_State] = []
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self._states)
 
-    def add(self, after: int, position: Position) -> None:
+    def add(self, after: int, state: _State) -> None:
         """Remember what is valid for mixes after a step; for one step the latest counts."""
         if self._after and self._after[-1] == after:
-            self._positions[-1] = position
+            self._states[-1] = state
             return
         self._added += 1
         self._numbers.append(self._added)
         self._after.append(after)
-        self._positions.append(position)
+        self._states.append(state)
         if self._added % _LOOK_EVERY == 0:
             self._thin()
 
-    def at(self, step: int) -> Position | None:
+    def at(self, step: int) -> _State | None:
         """Return where the blend stood when it mixed at a step, or a little before; None before the first label."""
         found = bisect_left(self._after, step) - 1
-        return self._positions[max(found, 0)] if self._positions else None
+        return self._states[max(found, 0)] if self._states else None
 
     def _thin(self) -> None:
         """Keep a number that 2**n divides for as long as 32 * 2**n others were added after it."""
@@ -80,4 +82,4 @@ class History:
         ]
         self._numbers = [self._numbers[at] for at in kept]
         self._after = [self._after[at] for at in kept]
-        self._positions = [self._positions[at] for at in kept]
+        self._states = [self._states[at] for at in kept]

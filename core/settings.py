@@ -291,6 +291,11 @@ class Settings(Section):
         """Every expert that can appear in a prediction: the champion first."""
         return ["champion", *(expert.name for expert in self.online)]
 
+    @property
+    def blind_experts(self) -> frozenset[str]:
+        """The online experts that look at labels alone, not at what an event carries."""
+        return frozenset(expert.name for expert in self.online if expert.factory in ("prior", "no_change"))
+
 
 def _same_but_for_case(names: list[str]) -> tuple[str, str] | None:
     known: dict[str, str] = {}

@@ -260,7 +260,7 @@ def _blends(
 def _blended(
     settings: Settings, members: Mapping[str, Sequence[Prediction]], moments: Sequence[_Moment]
 ) -> list[Prediction]:
-    blend = Blend(settings.task, settings.blend)
+    blend = Blend.of(settings)
     mixed: dict[int, Prediction] = {}
     made_at = [0] * len(moments)
     for step, moment in enumerate(moments):

@@ -79,7 +79,7 @@ class Checkpoints:
         Told about each part of a write.
     """
 
-    FORMAT = 11
+    FORMAT = 12
 
     def __init__(self, project: Project, phases: Phases | None = None) -> None:
         self._project = project

@@ -51,7 +51,7 @@ class State:
         """Return the state of a partition that has seen nothing."""
         return cls(
             experts=experts,
-            blend=Blend(settings.task, settings.blend),
+            blend=Blend.of(settings),
             join=LabelJoin(settings.label.horizon, settings.state.max_pending),
             vocabulary=Vocabulary.of(settings),
             plausible=Plausible(settings.task, LABELS_TO_JUDGE_A_CHAMPION),

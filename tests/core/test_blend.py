@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from core.blend import Blend
 from core.loop_settings import BlendSettings
 from core.metrics import loss
+from core.mixtures import Mixtures
 
 TASKS = ("binary", "multiclass", "regression")
 names = st.sets(st.sampled_from("abcd"), min_size=1)
@@ -169,7 +170,7 @@ def test_regression_learns_after_a_start_without_any_error():
     for _ in range(1500):
         blend.update({"good": 1e6, "bad": 2e6}, 1e6)
     # losses are divided by the running error; were it stuck at zero, the two below would differ
-    assert blend._scale.value > 1.0
+    assert blend._mixtures._scale.value > 1.0
     assert blend.weights["good"] > 0.9
 
 
@@ -181,27 +182,27 @@ def test_one_absurd_outcome_does_not_end_it():
 
 
 def test_a_sleeping_expert_keeps_its_weight():
-    blend = Blend("binary", BlendSettings())
+    mixtures = Mixtures("binary", BlendSettings())
     for _ in range(50):
-        blend.update({"a": 0.7, "b": 0.4, "c": 0.5}, 1)
-    before = copy.deepcopy(blend._now)
+        mixtures.update({"a": 0.7, "b": 0.4, "c": 0.5}, 1)
+    before = copy.deepcopy(mixtures._now)
     for _ in range(50):
-        blend.update({"a": 0.7, "b": 0.4}, 1)
+        mixtures.update({"a": 0.7, "b": 0.4}, 1)
     # the average over the members moves with the beliefs; each mixture's own and what is believed of it alone must not
-    assert blend._now.weights[:, 2] == pytest.approx(before.weights[:, 2])
-    assert blend._now.beliefs[:, -1] == pytest.approx(before.beliefs[:, -1])
+    assert mixtures._now.weights[:, 2] == pytest.approx(before.weights[:, 2])
+    assert mixtures._now.beliefs[:, -1] == pytest.approx(before.beliefs[:, -1])
 
 
 def test_a_newcomer_gets_a_part_of_every_mixture_and_the_others_keep_their_proportions():
-    blend = Blend("binary", BlendSettings(rates=[0.05]))
+    mixtures = Mixtures("binary", BlendSettings(rates=[0.05]))
     for _ in range(200):
-        blend.update({"a": 0.9, "b": 0.4}, 1)
-    before = blend._now.weights[:3]
-    blend.mix({"a": 0.9, "b": 0.4, "new": 0.5})
-    after = blend._now.weights[:3]
+        mixtures.update({"a": 0.9, "b": 0.4}, 1)
+    before = mixtures._now.weights[:3]
+    mixtures.mix({"a": 0.9, "b": 0.4, "new": 0.5})
+    after = mixtures._now.weights[:3]
     assert after[:, 2] == pytest.approx(1 / 3)
     assert after[:, 0] / after[:, 1] == pytest.approx(before[:, 0] / before[:, 1])
-    assert 1 / 3 < blend.weights["new"] < 1 / 2
+    assert 1 / 3 < mixtures.weights["new"] < 1 / 2
 
 
 def test_one_expert_alone_is_served_as_it_is():
