@@ -39,12 +39,14 @@ def outcome_reader(settings: Settings) -> Callable[[Any], Outcome | None]:
     return {"binary": binary, "multiclass": multiclass, "regression": regression}[settings.task]
 
 
-def outcomes_told(settings: Settings) -> str:
-    """Return what an outcome of the task is, and which settings say so."""
+def outcomes_told(settings: Settings, found: Any) -> str:
+    """Return what an outcome of the task is, and which settings say so, to somebody whose label is none."""
     label = settings.label
     if settings.task == "binary":
         positive, negative = (json.dumps(one, ensure_ascii=False) for one in (label.positive, label.negative))
-        return f"neither label.positive {positive} nor label.negative {negative}"
+        told = f"neither label.positive {positive} nor label.negative {negative}"
+        unquoted = isinstance(found, str) and isinstance(label.positive, bool) and isinstance(label.negative, bool)
+        return told + ('; YAML reads yes, no, true and false as bools, so quote a text: "yes"' if unquoted else "")
     if settings.task == "regression":
         return "a number (label.minimum, label.maximum)"
     return "a class (label.classes)" if label.classes else "a text or a whole number"

@@ -163,8 +163,9 @@ class Decoder:
             return BadRecord("label", "bad_id", f"{self._label_id}: an id has 1 to {MAX_ID_LENGTH} characters")
         outcome = self._outcome(get_outcome(content))
         if outcome is None:
-            found, wanted = shorten(get_outcome(content)), outcomes_told(self._settings)
-            detail = f"{self._settings.label.path}: {found} is no outcome of this task, {wanted}"
+            found = get_outcome(content)
+            told = f"{shorten(found)} is no outcome of this task, {outcomes_told(self._settings, found)}"
+            detail = f"{self._settings.label.path}: {told}"
             return BadRecord("label", "bad_label", detail)
         time: int | None = timestamp
         if self._settings.label.time:

@@ -100,7 +100,7 @@ def data_breaks(features: Features, previous: pa.Table) -> list[str]:
     by_day = gone_by_day(current, reference, settings) if has_days(settings) else {}
     gone = {**by_day, **_gone(current, reference, settings)}
     abrupt = {
-        name: f"{name} moved by {step:.2f} from one window to the next"
+        name: f"{name} moved by {_told(name, step, settings)} from one window to the next"
         + (f" (the largest step before was {steps[name]:.2f})" if name in steps else "")
         + ": was its unit or its meaning changed?"
         for name, step in features.abrupt_steps(previous).items()
@@ -118,7 +118,10 @@ def data_doubts(features: Features, earlier: pa.Table) -> list[str]:
         Rows of a window more than one before.
     """
     found = features.abrupt_steps(earlier)
-    return [f"{name} is still {step:.2f} from where it was before." for name, step in found.items()]
+    return [
+        f"{name} is still {_told(name, step, features.settings)} from where it was before."
+        for name, step in found.items()
+    ]
 
 
 def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings, until: int | None = None) -> list[str]:
@@ -185,6 +188,11 @@ def _rows_moved(name: str, current: pa.Table, earlier: pa.Table, settings: Setti
     columns = [side[feature_column(name)].drop_null().cast(pa.float64()).to_numpy() for side in (current, earlier)]
     finite = [column[np.isfinite(column)] for column in columns]
     return not all(map(len, finite)) or float(ks_2samp(*finite, method="asymp").statistic) >= MOVED_ROWS
+
+
+def _told(name: str, step: float, settings: Settings) -> str:
+    """Return a step with its unit."""
+    return f"{step:.2f} standard deviations" if settings.batch_kinds[name] == "number" else f"a distance of {step:.2f}"
 
 
 def _is_abrupt(name: str, step: float, features: Features) -> bool:

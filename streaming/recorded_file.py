@@ -135,9 +135,10 @@ def _check_columns(table: pd.DataFrame, path: Path, settings: Settings) -> None:
     wanted = [settings.id, settings.time, settings.label.path, *(f.path or n for n, f in settings.fields.items())]
     wanted += [replay.label_time] if replay and replay.label_time else []
     if missing := [name for name in wanted if name not in table.columns]:
+        there = [str(name) for name in table.columns if name not in (ROW_ID, ROW_TIME)]
         raise SourceError(
-            f"{path}: has no column {missing[0]!r}, which headrace.yaml names; "
-            f"it has {', '.join(map(str, table.columns))}"
+            f"{path}: has no column {' and none '.join(map(repr, missing))}, which headrace.yaml names; "
+            f"it has {', '.join(there)}"
         )
     if told := [name for name, field in settings.fields.items() if (field.path or name) == settings.label.path]:
         raise SourceError(
@@ -165,12 +166,18 @@ def _plain(value: Any) -> Any:
 
 
 def _events(table: pd.DataFrame, settings: Settings) -> Iterator[Item]:
-    columns = {settings.id: table[settings.id].astype(str).tolist()}
+    columns: dict[str, list[Any]] = {settings.id: _ids(table, settings)}
     columns[settings.time] = [_plain(value) for value in table[settings.time].tolist()]
     for name, field in settings.fields.items():
         columns[field.path or name] = list(map(_converter(field), table[field.path or name].tolist()))
     for row, (time, identifier) in enumerate(zip(table[ROW_TIME].tolist(), columns[settings.id], strict=True)):
         yield time, "event", identifier, nested({name: values[row] for name, values in columns.items()})
+
+
+def _ids(table: pd.DataFrame, settings: Settings) -> list[str]:
+    """Return the ids as text; an empty cell is an empty one, which the decoder refuses."""
+    column = table[settings.id]
+    return column.astype(str).where(column.notna(), "").tolist()
 
 
 def _labels(table: pd.DataFrame, path: Path, settings: Settings, replay: ReplaySettings) -> Iterator[Item]:
@@ -182,7 +189,7 @@ def _labels(table: pd.DataFrame, path: Path, settings: Settings, replay: ReplayS
         known = known[known[replay.label_time].notna()]
         times = _times(known[replay.label_time], path, settings)
     rows = sorted(
-        zip(times, known[settings.id].astype(str).tolist(), known[label.path].tolist(), strict=True),
+        zip(times, _ids(known, settings), known[label.path].tolist(), strict=True),
         key=lambda row: row[0],
     )
     for time, identifier, outcome in rows:

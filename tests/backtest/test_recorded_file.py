@@ -121,10 +121,24 @@ def test_numbers_that_are_codes_are_categories(tmp_path):
 
 def test_a_column_that_is_not_there_is_said(tmp_path):
     (tmp_path / "rows.csv").write_text("x,y\n1,1\n")
-    with pytest.raises(SourceError, match=r"has no column 'kind', which headrace.yaml names; it has x, y"):
+    with pytest.raises(SourceError, match=r"has no column 'kind', which headrace.yaml names; it has x, y$"):
         list(read_source(project_of(tmp_path, {"file": "rows.csv"}), None))
+    with pytest.raises(SourceError, match=r"has no column 'key' and none 'kind', which"):
+        list(read_source(project_of(tmp_path, {"file": "rows.csv"}, id="key"), None))
     with pytest.raises(SourceError, match="cannot be read as a recorded stream"):
         list(read_source(project_of(tmp_path, {"file": "none.csv"}), None))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+def test_a_row_without_an_id_is_refused_by_itself(tmp_path, name):
+    table = pd.DataFrame({"key": ["a", None, "c"], "x": [1.0, 2.0, 3.0], "kind": ["k", "k", "k"], "y": [0, 1, 1]})
+    table.to_csv(tmp_path / name, index=False) if name.endswith("csv") else table.to_parquet(tmp_path / name)
+    found = [one for _, one in decoded(project_of(tmp_path, {"file": name}, id="key"))]
+    assert [(one.kind, one.reason) for one in found if isinstance(one, BadRecord)] == [
+        ("event", "bad_id"),
+        ("label", "bad_id"),
+    ]
+    assert [one.id for one in found if isinstance(one, Event)] == ["a", "c"]
 
 
 def test_the_label_is_no_field(tmp_path):

@@ -220,6 +220,12 @@ def test_one_topic_for_both_kinds():
     assert read(b"{", 9).reason == "malformed"
 
 
+def test_a_text_where_bools_are_wanted_says_to_quote_it():
+    label = Decoder(parse_settings("{name: a, id: id, time: at, fields: {x: number}, label: {path: y, positive: yes}}"))
+    assert label.label(b'{"id": 1, "y": "yes"}', 9).detail.endswith('so quote a text: "yes"')
+    assert "quote" not in label.label(b'{"id": 1, "y": 5}', 9).detail
+
+
 def test_two_topics_are_told_apart_by_name():
     settings_ = parse_settings("{name: a, id: id, time: at, fields: {x: number}, label: y}")
     read = Decoder(settings_)
