@@ -95,7 +95,9 @@ class Recalibration:
             self._history.add(mixed_at, now)
 
     def renew(self, expert: str, mixed_at: int) -> None:
-        """Forget an expert: from now on another predicts under its name."""
+        """Forget an expert, if it is known: from now on another predicts under its name."""
+        if expert not in self._now:
+            return
         self._now = {name: said for name, said in self._now.items() if name != expert}
         self._renewed[expert] = mixed_at
         self._history.add(mixed_at, self._now)

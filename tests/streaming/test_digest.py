@@ -69,7 +69,7 @@ def test_another_process_finds_the_same(tmp_path):
 def test_one_changed_bit_deep_inside_is_another_state(tmp_path):
     state = fed(tmp_path, "binary", "forest", RECORDS["binary"])
     digest = canonical_digest(state)
-    state.blend._now.weights[3, 1] = np.nextafter(state.blend._now.weights[3, 1], 1.0)
+    state.blend._mixtures._now.weights[3, 1] = np.nextafter(state.blend._mixtures._now.weights[3, 1], 1.0)
     assert canonical_digest(state) != digest
     state = fed(tmp_path, "binary", "linear", RECORDS["binary"])
     digest = canonical_digest(state)

@@ -130,6 +130,6 @@ def test_the_digest_sees_a_single_bit(tmp_path):
     machine.process(as_raw(easy_stream("binary", 30)))
     before = digest(machine.state)
     assert digest(pickle.loads(pickle.dumps(machine.state))) == before
-    weights = machine.state.blend._now.weights
+    weights = machine.state.blend._mixtures._now.weights
     weights[0, 0] = math.nextafter(weights[0, 0], 2)
     assert digest(machine.state) != before
