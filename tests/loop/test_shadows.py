@@ -25,12 +25,12 @@ BATCH = {"trials": 1, "candidates": ["linear"], "holdout": "4h", "max_rows": 520
 DRIFT = {"min_rows": 50, "cooldown": "6h"}
 
 
-def replayed(folder, monkeypatch, refits, *, shadow=True, events=1_230):
+def replayed(folder, monkeypatch, refits, *, shadow=True, events=1_230, **promotion):
     """Replay a stream on which the batch model is fitted twice, with online experts that do not learn the signal.
 
     Each time it is fitted to be judged, and then again: `refits` says how, by the number of the fit.
     """
-    rules = {"shadow": shadow, "block": "1h"}
+    rules = {"shadow": shadow, "block": "1h", **promotion}
     project = make_loop_project(
         folder,
         "binary",
@@ -69,6 +69,13 @@ def on_flipped_labels(project, candidate, calls):
     return fit(project, candidate, replace(rows, outcomes=[1 - outcome for outcome in rows.outcomes]))
 
 
+def on_labels_at_random(project, candidate, calls):
+    """Likewise, and nothing can be made of what it says: what is turned round a second opinion turns back."""
+    rows = calls[-1]
+    drawn = np.random.default_rng(1).permutation(len(rows.outcomes))
+    return fit(project, candidate, replace(rows, outcomes=[rows.outcomes[at] for at in drawn]))
+
+
 def moves(history):
     kinds = ("challenge", "withdrawal", "promotion", "trust", "rollback")
     return [(record.kind, record.body["version"]) for record in history if record.kind in kinds]
@@ -102,10 +109,10 @@ def test_a_better_challenger_is_promoted_by_its_shadow(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("refit", "conclusions"), [(as_champion, ["futile"]), (on_flipped_labels, ["inferior", "futile"])]
+    ("refit", "conclusions"), [(as_champion, ["futile", "spent"]), (on_labels_at_random, ["inferior"])]
 )
 def test_a_useless_challenger_is_dropped_and_nobody_served_it(tmp_path, monkeypatch, refit, conclusions):
-    project, history = replayed(tmp_path / "p", monkeypatch, {4: refit})
+    project, history = replayed(tmp_path / "p", monkeypatch, {4: refit}, max_labels=400)
     assert moves(history)[:3] == [("promotion", 1), ("challenge", 2), ("withdrawal", 2)]
     ended = next(record.body for record in history if record.kind == "withdrawal")
     assert ended["verdict"]["conclusion"] in conclusions
