@@ -64,15 +64,7 @@ _Awake = _Part | None
 
 
 class Mixtures:
-    """Mixtures of the experts, moved by every label.
-
-    Parameters
-    ----------
-    task : {'binary', 'multiclass', 'regression'}
-        Decides the space in which predictions are mixed.
-    settings : BlendSettings
-        The rates, shares and sharpnesses that run side by side; a rate of 0 is equal weights.
-    """
+    """Mixtures of the experts, moved by every label; the parameters are those of `core.blend.Blend`."""
 
     def __init__(self, task: Task, settings: BlendSettings) -> None:
         sharpness = _SHARPNESS[task] if settings.sharpness is None or task == "regression" else settings.sharpness
