@@ -71,7 +71,7 @@ class History(Generic[_State]):
             self._thin()
 
     def at(self, step: int) -> _State | None:
-        """Return where the blend stood when it mixed at a step, or a little before; None before the first label."""
+        """Return the state that held for a mix at a step, or for one a little before; None before the first label."""
         found = bisect_left(self._after, step) - 1
         return self._states[max(found, 0)] if self._states else None
 

@@ -164,8 +164,8 @@ class Decoder:
         outcome = self._outcome(get_outcome(content))
         if outcome is None:
             found = get_outcome(content)
-            told = f"{shorten(found)} is no outcome of this task, {outcomes_told(self._settings, found)}"
-            detail = f"{self._settings.label.path}: {told}"
+            wanted = outcomes_told(self._settings, found)
+            detail = f"{self._settings.label.path}: {shorten(found)} is no outcome of this task, {wanted}"
             return BadRecord("label", "bad_label", detail)
         time: int | None = timestamp
         if self._settings.label.time:

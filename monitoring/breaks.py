@@ -100,7 +100,7 @@ def data_breaks(features: Features, previous: pa.Table) -> list[str]:
     by_day = gone_by_day(current, reference, settings) if has_days(settings) else {}
     gone = {**by_day, **_gone(current, reference, settings)}
     abrupt = {
-        name: f"{name} moved by {_told(name, step, settings)} from one window to the next"
+        name: f"{name} moved by {_with_unit(name, step, settings)} from one window to the next"
         + (f" (the largest step before was {steps[name]:.2f})" if name in steps else "")
         + ": was its unit or its meaning changed?"
         for name, step in features.abrupt_steps(previous).items()
@@ -119,7 +119,7 @@ def data_doubts(features: Features, earlier: pa.Table) -> list[str]:
     """
     found = features.abrupt_steps(earlier)
     return [
-        f"{name} is still {_told(name, step, features.settings)} from where it was before."
+        f"{name} is still {_with_unit(name, step, features.settings)} from where it was before."
         for name, step in found.items()
     ]
 
@@ -190,7 +190,7 @@ def _rows_moved(name: str, current: pa.Table, earlier: pa.Table, settings: Setti
     return not all(map(len, finite)) or float(ks_2samp(*finite, method="asymp").statistic) >= MOVED_ROWS
 
 
-def _told(name: str, step: float, settings: Settings) -> str:
+def _with_unit(name: str, step: float, settings: Settings) -> str:
     """Return a step with its unit."""
     return f"{step:.2f} standard deviations" if settings.batch_kinds[name] == "number" else f"a distance of {step:.2f}"
 

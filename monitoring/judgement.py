@@ -177,11 +177,11 @@ def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[_Found |
     behind = _behind_reason(evidence, drift)
     if surprise.chance >= _limit(evidence, drift):
         return [behind]
-    once_in = (window.end - window.start) / _STAGES / max(surprise.chance, 1e-9)
+    once_in = float(f"{(window.end - window.start) / _STAGES / max(surprise.chance, 1e-9):.2g}")
     farthest = [signal for signal in surprise.moved if signal.distance > signal.usual] or surprise.moved[:1]
     reason = (
         f"Unusual for {_what_is_usual(evidence)}: {listed([*map(_far, farthest)])}. "
-        f"Unchanged it would show as much once in {window.clock.span(round(float(f'{once_in:.2g}')))} "
+        f"Unchanged it would show as much once in {window.clock.span(round(once_in))} "
         f"(limit: once in {window.clock.span(drift.false_alarms)})."
     )
     return [_Found(reason, tuple(signal.name for signal in farthest[:NAMED])), behind]
