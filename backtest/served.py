@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from backtest.tables import matching
 from backtest.tape import Ints, Tape
-from backtest.unlearning import learned_rows
+from backtest.unlearning import Relearned, learned_rows
 from core.batch_model import FittedModel
 from core.blend import Blend
 from core.models import CHALLENGER, CHAMPION, SHADOWS
 from core.predictions import Prediction
 from core.quarantine import Span
 from core.settings import Settings
-from core.tables import EXAMPLES, PREDICTIONS, Filter, prediction_cell, prediction_column, shadow_columns
+from core.tables import EXAMPLES, PREDICTIONS, Filter, anew_column, prediction_cell, prediction_column, shadow_columns
 from flows.examples import as_frame
 from streaming.canary import Canary
 from streaming.plausible import LABELS_TO_JUDGE_A_CHAMPION, Plausible
@@ -87,7 +87,7 @@ class Served:
         self._at = 0
         self._learned = learned_rows(tape, [])
         self._anchors: deque[_Anchor] = deque(maxlen=_ANCHORS)
-        self.online = tape.online
+        self.online, self._anew = tape.online, tape.anew
         rows = len(tape.online)
         self.versions = np.zeros(rows, dtype=np.int32)
         self.champion: list[Prediction | None] = [None] * rows
@@ -130,14 +130,14 @@ class Served:
             elif self._learned[row := int(self._tape.label_row[-1 - entry])]:
                 if row in successors:
                     self._successors[row] = self._plausible.check(successors[row])
-                self._learn(-1 - entry)
+                self._learn(-1 - entry, self._anew)
         self._at = max(self._at, end)
 
     def keep(self) -> None:
         """Remember where the blend stands, so that a window that begins here can be unlearned."""
         self._anchors.append(_Anchor(self._at, *copy.deepcopy((self._blend, self._plausible, self._shadows))))
 
-    def unlearn(self, windows: Sequence[Span], since: int, again: list[dict[str, Prediction]]) -> None:
+    def unlearn(self, windows: Sequence[Span], since: int, again: Relearned) -> None:
         """Go on as if nothing of some windows had been learned.
 
         Parameters
@@ -146,8 +146,8 @@ class Served:
             All that are not to have been learned from.
         since : int
             Step of the stream before the first of those that were learned from until now.
-        again : list of dict
-            What the online experts predict of each row then.
+        again : Relearned
+            What the online experts predict then.
         """
         self._learned = learned_rows(self._tape, windows)
         at = self._return_to(since)
@@ -159,13 +159,14 @@ class Served:
             if not self._learned[row]:
                 continue
             if entry >= 0:
-                asked[row] = self._asked(row, again[row])
+                asked[row] = self._asked(row, again.online[row])
             elif row in asked:
-                self._score(row, -1 - entry, asked.pop(row))
+                self._score(-1 - entry, asked.pop(row), again.anew)
             else:
-                self._learn(-1 - entry)
-        known = self._rows_served
-        self.online = [*self.online[:known], *again[known:]]
+                self._learn(-1 - entry, again.anew)
+        known, labels = self._rows_served, self._at - self._rows_served
+        self.online = [*self.online[:known], *again.online[known:]]
+        self._anew = [*self._anew[:labels], *again.anew[labels:]]
 
     @property
     def _rows_served(self) -> int:
@@ -232,12 +233,12 @@ class Served:
         served = self._blend.mix(predictions, step) if predictions else None
         return _Event(step, predictions, served, self._shadows.mix(own, predictions, step) if own else None)
 
-    def _learn(self, label: int) -> None:
+    def _learn(self, label: int, anew: Sequence[dict[str, Prediction]]) -> None:
         row = int(self._tape.label_row[label])
         predictions = self._predictions(row, self.online[row])
-        self._score(row, label, _Event(int(self._tape.step[row]), predictions, self.served[row], self.shadowed[row]))
+        self._score(label, _Event(int(self._tape.step[row]), predictions, self.served[row], self.shadowed[row]), anew)
 
-    def _score(self, row: int, label: int, event: _Event) -> None:
+    def _score(self, label: int, event: _Event, anew: Sequence[dict[str, Prediction]]) -> None:
         members = members_of(event, self._shadows.serving) if event.shadows else None
         learn(
             self._blend,
@@ -247,10 +248,11 @@ class Served:
             event.served,
             outcome := self._tape.outcomes[label],
             event.step,
-            self._successors.get(row),
+            self._successors.get(int(self._tape.label_row[label])),
             members,
+            anew[label],
         )
-        self._shadows.learn(event, outcome)
+        self._shadows.learn(event, outcome, anew[label])
 
     def _predictions(self, row: int, online: dict[str, Prediction]) -> dict[str, Prediction]:
         champion = self.champion[row]
@@ -274,13 +276,16 @@ class Served:
         mask = matching(rows, [one for one in where or () if one not in of_versions])
         positions = np.arange(len(rows)) if mask is None else np.flatnonzero(mask.to_numpy())
         found = rows if mask is None else rows.take(pa.array(positions))
-        if table in (PREDICTIONS, EXAMPLES):
-            found = self._overlaid(found, positions if table == PREDICTIONS else self._tape.label_row[positions])
+        if table == PREDICTIONS:
+            found = _with(found, self._of_rows(positions))
+        elif table == EXAMPLES:
+            found = _with(found, self._of_rows(self._tape.label_row[positions]) | self._of_labels(positions))
         if (of_version := matching(found, of_versions)) is not None:
             found = found.filter(of_version)
         return found if columns is None else found.select(list(columns))
 
-    def _overlaid(self, found: pa.Table, rows: Any) -> pa.Table:
+    def _of_rows(self, rows: Any) -> dict[str, list[Any]]:
+        """Return the columns in which rows are other than on the tape."""
         versions = [int(version) or None for version in self.versions[rows]]
         replaced: dict[str, list[Any]] = {
             "champion_version": versions,
@@ -296,11 +301,22 @@ class Served:
                 replaced[own] = [one and prediction_cell(one.prediction) for one in made]
                 replaced[blended] = [one and prediction_cell(one.blended) for one in made]
         if self.online is not self._tape.online:
-            names = [expert.name for expert in self._settings.online]
-            replaced |= {
-                prediction_column(name): [prediction_cell(self.online[row].get(name)) for row in rows] for name in names
-            }
-        for name, values in replaced.items():
-            field = found.schema.field(name)
-            found = found.set_column(found.schema.get_field_index(name), field, pa.array(values, field.type))
-        return found
+            replaced |= self._of_experts(prediction_column, self.online, rows)
+        return replaced
+
+    def _of_labels(self, labels: Any) -> dict[str, list[Any]]:
+        """Return the columns in which what was said when labels came is other than on the tape."""
+        return {} if self._anew is self._tape.anew else self._of_experts(anew_column, self._anew, labels)
+
+    def _of_experts(
+        self, column: Callable[[str], str], said: Sequence[Mapping[str, Prediction]], at: Any
+    ) -> dict[str, list[Any]]:
+        names = [expert.name for expert in self._settings.online]
+        return {column(name): [prediction_cell(said[one].get(name)) for one in at] for name in names}
+
+
+def _with(found: pa.Table, columns: Mapping[str, list[Any]]) -> pa.Table:
+    for name, values in columns.items():
+        field = found.schema.field(name)
+        found = found.set_column(found.schema.get_field_index(name), field, pa.array(values, field.type))
+    return found

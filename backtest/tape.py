@@ -26,7 +26,16 @@ from core.project import Project
 from core.settings import Settings
 from core.spans import next_due, window_origin
 from core.strict_json import shorten
-from core.tables import CORRECTIONS, EXAMPLES, PREDICTIONS, key_column, milliseconds, prediction_column, prediction_of
+from core.tables import (
+    CORRECTIONS,
+    EXAMPLES,
+    PREDICTIONS,
+    anew_column,
+    key_column,
+    milliseconds,
+    prediction_column,
+    prediction_of,
+)
 from streaming.canary import name_of
 from streaming.decisions import BATCH
 from streaming.experts import build_experts
@@ -59,6 +68,8 @@ class Tape:
         Which prediction each example is of, and clock and step when it was learned.
     outcomes : list
         Each example's label.
+    anew : list of dict
+        What the online experts said when each example was learned; empty where they had learned nothing in between.
     boundaries : dict of int to int
         At each time at which a window's stage is due, ms: the step up to which the stream had come.
     first_event, end : int
@@ -79,6 +90,7 @@ class Tape:
     label_clock: Ints
     label_step: Ints
     outcomes: list[Outcome]
+    anew: list[dict[str, Prediction]]
     boundaries: dict[int, int]
     first_event: int
     end: int
@@ -226,23 +238,19 @@ def records_of(items: Iterable[Item], settings: Settings) -> Iterator[RawRecord]
 def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape:
     predictions, examples = tables.whole(PREDICTIONS), tables.whole(EXAMPLES)
     tables.whole(CORRECTIONS)
-    columns = {expert.name: predictions[prediction_column(expert.name)].to_pylist() for expert in settings.online}
-    columns = {name: [prediction_of(value) for value in values] for name, values in columns.items()}
     step = _ints(predictions["step"])
     state = recorder.machine.state
     assert state.first_event is not None
     return Tape(
         tables,
-        [
-            {name: value for name, value in zip(columns, row, strict=True) if value is not None}
-            for row in zip(*columns.values(), strict=True)
-        ],
+        _said(predictions, {expert.name: prediction_column(expert.name) for expert in settings.online}),
         milliseconds(predictions["clock"]),
         step,
         np.searchsorted(step, _ints(examples["step"])),
         milliseconds(examples["label_clock"]),
         _ints(examples["label_step"]),
         examples["label"].to_pylist(),
+        _said(examples, {expert.name: anew_column(expert.name) for expert in settings.online}),
         recorder.boundaries,
         state.first_event,
         recorder.end,
@@ -250,6 +258,17 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
         {"events": state.books.events.duplicates, "labels": state.books.labels.corrected},
         _first_refused(recorder),
     )
+
+
+def _said(rows: pa.Table, columns: Mapping[str, str]) -> list[dict[str, Prediction]]:
+    """Return what each expert said in each row, from the column that has it by name."""
+    if not columns:
+        return [{} for _ in range(len(rows))]
+    values = [[prediction_of(cell) for cell in rows[column].to_pylist()] for column in columns.values()]
+    return [
+        {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+        for row in zip(*values, strict=True)
+    ]
 
 
 def _ints(column: pa.ChunkedArray) -> Ints:

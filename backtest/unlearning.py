@@ -1,8 +1,9 @@
-"""What the online experts would have predicted, had they never learned from some windows."""
+"""What the online experts would have predicted, then and when labels came, had they never learned from some windows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,13 @@ from core.tables import PREDICTIONS, feature_column, milliseconds
 from streaming.experts import build_experts
 
 _CHUNK = 4_096
+
+
+class Relearned(NamedTuple):
+    """Predictions of each row of a tape, and those made anew for each label; see :class:`backtest.tape.Tape`."""
+
+    online: list[dict[str, Prediction]]
+    anew: list[dict[str, Prediction]]
 
 
 class Unlearner:
@@ -31,36 +39,46 @@ class Unlearner:
     def __init__(self, project: Project, tape: Tape) -> None:
         self._project = project
         self._tape = tape
-        self._found: dict[tuple[Span, ...], list[dict[str, Prediction]]] = {}
+        self._found: dict[tuple[Span, ...], Relearned] = {}
 
-    def without(self, windows: Sequence[Span]) -> list[dict[str, Prediction]]:
-        """Return the online experts' predictions of each row, had they learned nothing of these windows."""
+    def without(self, windows: Sequence[Span]) -> Relearned:
+        """Return the online experts' predictions, had they learned nothing of these windows."""
         key = tuple(windows)
         if key not in self._found:
-            self._found[key] = self._predictions(windows)
+            self._found[key] = self._relearned(windows)
         return self._found[key]
 
-    def _predictions(self, windows: Sequence[Span]) -> list[dict[str, Prediction]]:
+    def _relearned(self, windows: Sequence[Span]) -> Relearned:
         tape, experts = self._tape, build_experts(self._project)
         kept = learned_rows(tape, windows)
         waiting: dict[int, Features] = {}
-        rows, predicted = self._features(), []
-        for entry in tape.order[0].tolist():
+        rows, found, learned_at = self._features(), Relearned([], []), 0
+        for entry, step in zip(*(part.tolist() for part in tape.order), strict=True):
             if entry >= 0:
                 features = next(rows)
-                made = {expert.name: expert.predict(features) for expert in experts}
-                predicted.append({name: prediction for name, prediction in made.items() if prediction is not None})
+                found.online.append(_sure({expert.name: expert.predict(features) for expert in experts}))
                 if kept[entry]:
                     waiting[entry] = features
-            elif (known := waiting.pop(int(tape.label_row[-1 - entry]), None)) is not None:
+                continue
+            row, anew = int(tape.label_row[-1 - entry]), {}
+            if (known := waiting.pop(row, None)) is not None:
+                if learned_at > tape.step[row]:
+                    asked = [expert for expert in experts if expert.name in found.online[row]]
+                    anew = _sure({expert.name: expert.predict_anew(known) for expert in asked})
                 for expert in experts:
                     expert.learn(known, tape.outcomes[-1 - entry])
-        return predicted
+                learned_at = step
+            found.anew.append(anew)
+        return found
 
     def _features(self) -> Iterator[Features]:
         names = {feature_column(name): name for name in self._project.settings.feature_kinds}
         for batch in self._tape.tables.whole(PREDICTIONS).select(list(names)).to_batches(max_chunksize=_CHUNK):
             yield from batch.rename_columns(list(names.values())).to_pylist()
+
+
+def _sure(made: dict[str, Prediction | None]) -> dict[str, Prediction]:
+    return {name: prediction for name, prediction in made.items() if prediction is not None}
 
 
 def learned_rows(tape: Tape, windows: Sequence[Span]) -> NDArray[np.bool_]:

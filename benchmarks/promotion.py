@@ -141,12 +141,14 @@ def _blended(settings: Settings, members: dict[str, Any], rows: Examples) -> Any
     """Return the losses of the blend, mixed when each event was predicted and moved when its label was known."""
     moments = [(int(clock), 0, row) for row, clock in enumerate(rows.clock)]
     moments += [(int(clock), 1, row) for row, clock in enumerate(rows.label_clock)]
+    anew = {expert.name: rows.anew(expert.name) for expert in settings.online}
     blend = Blend.of(settings)
     made_at, found = [0] * len(rows), np.zeros(len(rows))
     for step, (_, is_label, row) in enumerate(sorted(moments)):
         predictions = {name: values[row] for name, values in members.items() if values[row] is not None}
         if is_label:
-            blend.update(predictions, rows.outcomes[row], made_at[row])
+            now = {name: said for name, values in anew.items() if (said := values[row]) is not None}
+            blend.update(predictions, rows.outcomes[row], made_at[row], anew=now)
         else:
             made_at[row] = step
             found[row] = loss(blend.mix(predictions, step), rows.outcomes[row])

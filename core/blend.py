@@ -62,7 +62,7 @@ class Blend:
         """
         if made_at is not None:
             self._mixed_at = made_at
-        return self._mixtures.mix(self._with_second(predictions, None), made_at)
+        return self._mixtures.mix(self._with_second(predictions), made_at)
 
     def update(
         self,
@@ -71,6 +71,7 @@ class Blend:
         made_at: int | None = None,
         *,
         hindsight: float | None = None,
+        anew: Mapping[str, Prediction] | None = None,
     ) -> None:
         """Move weights, beliefs and trust by how well each of these experts had predicted `outcome`.
 
@@ -81,8 +82,14 @@ class Blend:
         hindsight : float, optional
             Given if an expert predicted only after that: these predictions were never mixed. They count by that share,
             and say nothing of which belief would have served best.
+        anew : mapping of str to prediction, optional
+            What experts say of the event by now, before they learn its label; what is not named here stands.
         """
-        self._mixtures.update(self._with_second(predictions, made_at), outcome, made_at, hindsight=hindsight)
+        then = self._with_second(predictions, made_at)
+        now = (
+            None if not anew else self._with_second({name: anew.get(name, said) for name, said in predictions.items()})
+        )
+        self._mixtures.update(then, outcome, made_at, hindsight=hindsight, anew=now)
         if self._second is not None:
             self._second.learn(self._seeing(predictions), outcome, None if made_at is None else self._mixed_at)
 
@@ -102,8 +109,10 @@ class Blend:
             found[expert] = found.get(expert, 0.0) + weight
         return found
 
-    def _with_second(self, predictions: Mapping[str, Prediction], made_at: int | None) -> Mapping[str, Prediction]:
-        """Return the experts' predictions, and their second opinions as at a step; None is now."""
+    def _with_second(
+        self, predictions: Mapping[str, Prediction], made_at: int | None = None
+    ) -> Mapping[str, Prediction]:
+        """Return the experts' predictions, and their second opinions as at a step; now if it is left out."""
         if self._second is None:
             return predictions
         opinions = self._second.opinions(self._seeing(predictions), made_at)

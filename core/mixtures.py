@@ -7,8 +7,10 @@ the members, from fast to slow, move by the members' own loss in the same way (V
 by theirs. What is served is their average: never much worse than the best expert, because that expert is a member.
 
 Labels come late. A prediction is judged with the weights of the time when it was made (Weinberger & Ordentlich 2002):
-with those of today, fast members would look good that have already seen the labels of its neighbours. Trust moves the
-slower the later labels come (Joulani, Gyorgy & Szepesvari 2013).
+with those of today, fast members would look good that have already seen the labels of its neighbours. Where experts
+have learned since, weights (not of values), trust and half of the beliefs move by what losses are by now
+(`core.nowcast`), the other half of the beliefs by those of then. Trust moves the slower the later labels come (Joulani,
+Gyorgy & Szepesvari 2013).
 
 The best member may have changed since the last label that is known. So where the loss is logarithmic, beliefs serve
 as if their share had been handed round for each outstanding label too, and more of the trust is handed round. A part
@@ -33,16 +35,17 @@ from typing import cast
 import numpy as np
 
 from core.blend_history import Array, History, Position
-from core.blend_spaces import FLOOR, chances_of, logits_of, logs_of, softmax, values_of, within
+from core.blend_spaces import chances_of, logits_of, logs_of, softmax, values_of, within
+from core.judging import Judged, Nowcasts, RunningScale, judge_chances, judge_classes, judge_values
 from core.loop_settings import BlendSettings
 from core.predictions import Outcome, Prediction
 from core.setting_types import Task
 
 _MAX_STEP = 1.0
-_MAX_GRADIENT = 4.0
-_BELIEF_RATES: Array = np.array([[0.5], [0.5], [0.05], [0.005], [0.0005]])
-_BELIEF_SHARES: Array = np.array([[1e-3], [1e-4], [1e-4], [1e-4], [1e-5]])
-_BELIEF_SHARES_OF_VALUES: Array = np.array([[1e-3], [1e-5], [1e-4], [1e-5], [1e-6]])
+_BELIEF_RATES: Array = np.array(2 * [[0.5], [0.5], [0.05], [0.005], [0.0005]])
+_BELIEF_SHARES: Array = np.array(2 * [[1e-3], [1e-4], [1e-4], [1e-4], [1e-5]])
+_BELIEF_SHARES_OF_VALUES: Array = np.array(2 * [[1e-3], [1e-5], [1e-4], [1e-5], [1e-6]])
+"""Of the beliefs by losses of then, and of those by losses by now."""
 _TRUST_RATE = 0.5
 _TRUST_SHARE = 1e-5
 _TRUST_SHARE_BY_LABEL = 1e-6
@@ -77,8 +80,9 @@ class Mixtures:
         trust = np.full(len(beliefs), 1.0 / len(beliefs))
         self._now = Position(np.empty((len(mixtures), 0)), beliefs, trust)
         self._names: dict[str, int] = {}
-        self._scale = _RunningScale()
+        self._scale = RunningScale()
         self._lag = 0.0
+        self._nowcasts = Nowcasts()
         self._made_at = 0
         self._history = History[Position]()
 
@@ -104,20 +108,24 @@ class Mixtures:
         made_at: int | None = None,
         *,
         hindsight: float | None = None,
+        anew: Mapping[str, Prediction] | None = None,
     ) -> None:
         """Move weights, beliefs and trust by how well each of these experts had predicted, see `Blend.update`."""
         found, awake = self._in_order(predictions)
         then = self._then(made_at, found)
-        losses, gradients, of_beliefs = self._judge(self._serving(then, awake), awake, found, outcome)
-        if hindsight is not None:
-            losses, gradients, of_beliefs = losses * hindsight, gradients * hindsight, np.zeros_like(of_beliefs)
-        now = self._now
-        updates = now.updates + 1
-        self._lag += (now.updates - then.updates - self._lag) / min(updates, 1000)
-        trust = now.trust * np.exp(-_TRUST_RATE / math.sqrt(1.0 + self._lag) * (of_beliefs - of_beliefs.min()))
-        share = _TRUST_SHARE + _TRUST_SHARE_BY_LABEL * self._outstanding
-        trust = (1.0 - share) * trust / trust.sum() + share / len(trust)
-        self._now = Position(self._weighed(awake, gradients), self._believed(awake, losses), trust, updates)
+        at = self._serving(then, awake)
+        if self._task == "regression":
+            self._scale.observe(abs(float(at.trust @ (at.beliefs @ (at.weights @ values_of(found)))) - float(outcome)))
+        judged = by_now = self._judge(at, awake, found, outcome)
+        if anew is not None:
+            by_now = self._by_now(awake, judged, self._judge(at, awake, self._in_order(anew)[0], outcome))
+        counts = 1.0 if hindsight is None else hindsight
+        of_members = counts * np.repeat([judged.losses, by_now.losses], len(_BELIEF_RATES) // 2, axis=0)
+        of_beliefs = by_now.of_beliefs if hindsight is None else np.zeros(len(_BELIEF_RATES))
+        updates = self._now.updates + 1
+        self._lag += (self._now.updates - then.updates - self._lag) / min(updates, 1000)
+        weights, beliefs = self._weighed(awake, counts * by_now.gradients), self._believed(awake, of_members)
+        self._now = Position(weights, beliefs, self._trusted(of_beliefs), updates)
         if made_at is not None:
             self._history.add(self._made_at, self._now)
 
@@ -154,11 +162,11 @@ class Mixtures:
         return weights
 
     def _believed(self, awake: _Awake, losses: Array) -> Array:
-        """Return the beliefs after the members' losses."""
+        """Return the beliefs after the members' losses, belief by member."""
         beliefs = self._now.beliefs
         part = beliefs if awake is None else beliefs[:, awake.members]
         total = part.sum(axis=1, keepdims=True)
-        raised = np.maximum(part, _TINY) * np.exp(-_BELIEF_RATES * (losses - losses.min()))
+        raised = np.maximum(part, _TINY) * np.exp(-_BELIEF_RATES * (losses - losses.min(axis=1, keepdims=True)))
         raised *= (1.0 - self._belief_shares) / raised.sum(axis=1, keepdims=True)
         raised = cast(Array, total * (raised + self._belief_shares / part.shape[1]))
         if awake is None:
@@ -167,32 +175,28 @@ class Mixtures:
         beliefs[:, awake.members] = raised
         return beliefs
 
-    def _judge(
-        self, at: Position, awake: _Awake, predictions: Mapping[str, Prediction], outcome: Outcome
-    ) -> tuple[Array, Array, Array]:
-        """Return each member's loss, each mixture's gradient by the experts' weights, and each belief's loss."""
-        weights, sharp, mixtures = at.weights, self._sharp(awake), self._mixtures
+    def _trusted(self, losses: Array) -> Array:
+        """Return the trust after the beliefs' losses."""
+        trust = self._now.trust * np.exp(-_TRUST_RATE / math.sqrt(1.0 + self._lag) * (losses - losses.min()))
+        share = _TRUST_SHARE + _TRUST_SHARE_BY_LABEL * self._outstanding
+        return cast(Array, (1.0 - share) * trust / trust.sum() + share / len(trust))
+
+    def _judge(self, at: Position, awake: _Awake, predictions: Mapping[str, Prediction], outcome: Outcome) -> Judged:
         if self._task == "multiclass":
-            return _judge_classes(at, mixtures, sharp, predictions, str(outcome))
+            return judge_classes(at, self._mixtures, self._sharp(awake), predictions, str(outcome))
         if self._task == "binary":
-            logits = logits_of(predictions)
-            plain = weights @ logits
-            chances = chances_of(sharp[:, 0] * plain)
-            errors = self._sharpness[:, 0] * (chances[:mixtures] - float(outcome))
-            gradients = errors[:, None] * (logits[None, :] - plain[:mixtures, None])
-            true = chances if outcome else 1.0 - chances
-            return -np.log(true), gradients, -np.log(at.beliefs @ true)
-        values, truth = values_of(predictions), float(outcome)
-        mixed = weights @ values
-        of_beliefs = at.beliefs @ mixed
-        self._scale.observe(abs(float(at.trust @ of_beliefs) - truth))
-        scale = self._scale.value
-        losses, of_beliefs = (
-            np.minimum(np.abs(made - truth) / scale, 2 * _MAX_GRADIENT) for made in (mixed, of_beliefs)
-        )
-        plain = mixed[:mixtures]
-        gradients = np.sign(plain - truth)[:, None] * (values[None, :] - plain[:, None]) / scale
-        return losses, within(gradients, _MAX_GRADIENT), of_beliefs
+            return judge_chances(at, self._mixtures, self._sharp(awake), predictions, bool(outcome))
+        return judge_values(at, self._mixtures, self._scale.value, predictions, float(outcome))
+
+    def _by_now(self, awake: _Awake, then: Judged, late: Judged) -> Judged:
+        """Return how all stands by now, from what was predicted then, and late; gradients of values stay those of then.
+
+        They are steps: that of an absolute loss says which way, and not how far.
+        """
+        members, experts = (None, None) if awake is None else (awake.members, awake.columns)
+        whole: tuple[int, int] = self._now.weights.shape
+        by_now = self._nowcasts.of(then, late, members, experts, whole)
+        return by_now._replace(gradients=then.gradients) if self._task == "regression" else by_now
 
     def _in_order(self, predictions: Mapping[str, Prediction]) -> tuple[Mapping[str, Prediction], _Awake]:
         """Return the predictions in the order in which their experts came, and who is awake; None if all are."""
@@ -262,33 +266,3 @@ def _with_at_least(rows: Array, column: int, part: float) -> Array:
     raised: Array = rows * (1.0 - part) / np.maximum(others, _TINY)
     raised[:, column] = part
     return np.where(rows[:, [column]] < part, raised, rows)
-
-
-class _RunningScale:
-    """A running mean of absolute errors; an outlier counts at most as four times it."""
-
-    def __init__(self) -> None:
-        self._mean = 0.0
-        self._seen = 0
-
-    @property
-    def value(self) -> float:
-        return self._mean or 1.0
-
-    def observe(self, error: float) -> None:
-        self._seen += 1
-        if self._seen > 20 and self._mean > 0.0:
-            error = min(error, _MAX_GRADIENT * self._mean)
-        self._mean += (error - self._mean) / min(self._seen, 1000)
-
-
-def _judge_classes(
-    at: Position, mixtures: int, sharp: Array, predictions: Mapping[str, Prediction], truth: str
-) -> tuple[Array, Array, Array]:
-    classes, logs = logs_of(predictions, truth)
-    true = classes.index(truth)
-    chances = softmax(sharp * (at.weights @ logs))
-    gradients = sharp[:mixtures] * (chances[:mixtures] @ logs.T - logs[:, true][None, :])
-    centred = gradients - (at.weights[:mixtures] * gradients).sum(axis=1, keepdims=True)
-    found = np.maximum(chances[:, true], FLOOR)
-    return -np.log(found), within(centred, _MAX_GRADIENT), -np.log(at.beliefs @ found)

@@ -64,15 +64,15 @@ class Recalibration:
         found: dict[str, Prediction] = {}
         for expert, prediction in predictions.items():
             at = self._now if then is None or cast(int, made_at) <= self._renewed.get(expert, -1) else then
-            chances = _chances(prediction)
-            likely, sure = _kind(chances)
+            likely, sure = _kind(prediction)
             tally = at.get(expert, {}).get(likely, _NONE)[sure]
-            raised = {name: tally.get(name, 0.0) + _PRIOR * chances.get(name, 0.0) for name in classes or chances}
-            total = sum(raised.values())
             if isinstance(prediction, dict):
+                raised = {name: tally.get(name, 0.0) + _PRIOR * prediction.get(name, 0.0) for name in classes}
+                total = sum(raised.values())
                 found[expert] = {name: count / total for name, count in raised.items()} if total else prediction
             else:
-                found[expert] = raised["1"] / total
+                positive = tally.get("1", 0.0) + _PRIOR * prediction
+                found[expert] = positive / (tally.get("0", 0.0) + _PRIOR * (1.0 - prediction) + positive)
         return found
 
     def learn(self, predictions: Mapping[str, Prediction], outcome: Outcome, mixed_at: int | None = None) -> None:
@@ -85,7 +85,7 @@ class Recalibration:
         """
         now, came = dict(self._now), str(outcome)
         for expert, prediction in predictions.items():
-            likely, sure = _kind(_chances(prediction))
+            likely, sure = _kind(prediction)
             said = now.get(expert, {})
             tallies = said.get(likely, _NONE)
             counted = (*tallies[:sure], _counted(tallies[sure], came), *tallies[sure + 1 :])
@@ -103,16 +103,13 @@ class Recalibration:
         self._history.add(mixed_at, self._now)
 
 
-def _chances(prediction: Prediction) -> Mapping[str, float]:
-    if isinstance(prediction, dict):
-        return prediction
-    return {"0": 1.0 - prediction, "1": float(prediction)}
-
-
-def _kind(chances: Mapping[str, float]) -> tuple[str, int]:
+def _kind(prediction: Prediction) -> tuple[str, int]:
     """Return what is most likely (of equals the last by name), and the class of how surely."""
-    likely = max(chances, key=lambda name: (chances[name], name))
-    return likely, bisect_right(_SURE_FROM, chances[likely])
+    if isinstance(prediction, dict):
+        chance, likely = max(zip(prediction.values(), prediction, strict=True))
+    else:
+        chance, likely = max((1.0 - prediction, "0"), (prediction, "1"))
+    return likely, bisect_right(_SURE_FROM, chance)
 
 
 def _counted(tally: _Tally, came: str) -> _Tally:

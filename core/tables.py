@@ -7,7 +7,8 @@
     blend with the champion. That was served, but where ``canary_version`` names a challenger: there the blend with it.
 ``examples``
     One row a label that was joined (or implied at the horizon): the prediction's row and the outcome; ``successor`` is
-    what the champion predicts that came between the two.
+    what the champion predicts that came between the two, ``now_forest`` what an online expert that has learned in
+    between says before it learns the label, null where it has not.
 ``events``
     One row of so many events (`state.kept_events`), where the project has a feature function: the fields as it got
     them (``x_carrier``), so that a retraining can make the features again and compare.
@@ -106,6 +107,11 @@ def prediction_column(expert: str) -> str:
     return f"p_{expert}"
 
 
+def anew_column(expert: str) -> str:
+    """Return the column of ``examples`` that holds what an online expert said when the label came."""
+    return f"now_{expert}"
+
+
 def shadow_columns(role: str) -> tuple[str, str, str]:
     """Return the columns of a shadow: its version, its own prediction, and the blend with it.
 
@@ -186,6 +192,7 @@ def examples_schema(settings: Settings) -> pa.Schema:
             pa.field("label_step", pa.int64()),
             pa.field("implied", pa.bool_()),
             pa.field("successor", _prediction_type(settings)),
+            *(pa.field(anew_column(expert.name), _prediction_type(settings)) for expert in settings.online),
         ]
     )
 

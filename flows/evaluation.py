@@ -138,7 +138,8 @@ def evaluate(
     columns = {name: [values[row] for row in kept] for name, values in {**own, **experts}.items()}
     outcomes = [ordered.outcomes[row] for row in kept]
     columns["baseline"] = [trivial(settings.task, train_outcomes)] * len(kept)
-    columns |= _blends(settings, columns, list(experts), _in_order(ordered, kept), champion is not None)
+    course = _Course(_in_order(ordered, kept), _anew(ordered, kept, list(experts)))
+    columns |= _blends(settings, columns, list(experts), course, champion is not None)
     sure = {name: _sure(values) for name, values in columns.items()}
     found = _Compared(settings, sure, outcomes, blocks_of(ordered.event_time[kept], settings.promotion.block))
     return Evaluation(
@@ -197,7 +198,7 @@ def online_blend(settings: Settings, rows: Examples) -> tuple[list[int], list[Pr
     experts = _active_experts(settings, rows)
     kept = _common_rows(list(experts.values()), len(rows)) if experts else []
     members = {name: _sure([values[row] for row in kept]) for name, values in experts.items()}
-    return kept, _blended(settings, members, _in_order(rows, kept))
+    return kept, _blended(settings, members, _Course(_in_order(rows, kept), _anew(rows, kept, list(experts))))
 
 
 def trivial(task: Task, outcomes: Sequence[Outcome]) -> Prediction:
@@ -243,33 +244,44 @@ def _in_order(rows: Examples, kept: Sequence[int]) -> list[_Moment]:
     return [_Moment(row, outcome) for _, _, row, outcome in ordered]
 
 
+@dataclass(frozen=True)
+class _Course:
+    """What happened to some rows in turn, and what the online experts said of each when its label came."""
+
+    moments: list[_Moment]
+    anew: list[dict[str, Prediction]]
+
+
+def _anew(rows: Examples, kept: Sequence[int], experts: Sequence[str]) -> list[dict[str, Prediction]]:
+    said = {name: rows.anew(name) for name in experts}
+    return [{name: value for name, values in said.items() if (value := values[row]) is not None} for row in kept]
+
+
 def _blends(
     settings: Settings,
     columns: Mapping[str, Sequence[Prediction | None]],
     experts: list[str],
-    moments: Sequence[_Moment],
+    course: _Course,
     with_champion: bool,
 ) -> dict[str, list[Prediction | None]]:
     online = {name: _sure(columns[name]) for name in experts}
     blends = {CHALLENGER_BLEND: {"champion": _sure(columns["challenger"]), **online}}
     if with_champion:
         blends[CHAMPION_BLEND] = {"champion": _sure(columns["champion"]), **online}
-    return {name: list(_blended(settings, members, moments)) for name, members in blends.items()}
+    return {name: list(_blended(settings, members, course)) for name, members in blends.items()}
 
 
-def _blended(
-    settings: Settings, members: Mapping[str, Sequence[Prediction]], moments: Sequence[_Moment]
-) -> list[Prediction]:
+def _blended(settings: Settings, members: Mapping[str, Sequence[Prediction]], course: _Course) -> list[Prediction]:
     blend = Blend.of(settings)
     mixed: dict[int, Prediction] = {}
-    made_at = [0] * len(moments)
-    for step, moment in enumerate(moments):
+    made_at = [0] * len(course.moments)
+    for step, moment in enumerate(course.moments):
         predictions = {name: values[moment.row] for name, values in members.items()}
         if moment.outcome is None:
             made_at[moment.row] = step
             mixed[moment.row] = blend.mix(predictions, step)
         else:
-            blend.update(predictions, moment.outcome, made_at[moment.row])
+            blend.update(predictions, moment.outcome, made_at[moment.row], anew=course.anew[moment.row])
     return [mixed[row] for row in range(len(mixed))]
 
 

@@ -22,6 +22,7 @@ from core.tables import (
     CORRECTIONS,
     EXAMPLES,
     ReadsTables,
+    anew_column,
     examples_schema,
     feature_column,
     milliseconds,
@@ -112,11 +113,16 @@ class Examples:
 
     def predictions(self, expert: str) -> list[Prediction | None]:
         """Return what an expert predicted at the time; None where it did not predict."""
-        name = prediction_column(expert)
-        if name not in self.table.column_names:
+        return self._said(prediction_column(expert))
+
+    def anew(self, expert: str) -> list[Prediction | None]:
+        """Return what an online expert said when the label came; None where it had learned nothing in between."""
+        return self._said(anew_column(expert))
+
+    def _said(self, column: str) -> list[Prediction | None]:
+        if column not in self.table.column_names:
             return [None] * len(self)
-        values = self.table[name].to_pylist()
-        return [prediction_of(value) for value in values]
+        return [prediction_of(value) for value in self.table[column].to_pylist()]
 
 
 def unfit_columns(store: ReadsTables, version: DataVersion, settings: Settings) -> tuple[list[str], list[str]]:

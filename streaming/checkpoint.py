@@ -35,7 +35,7 @@ _IN_HEADER = (
     *("positions", "topic_clocks", "step", "clock", "first_event"),
     *("champion_version", "champion_since", "unlearned", "following", "erased"),
 )
-_MODELS = ("experts", "blend", "plausible", "shadows", "keyed")
+_MODELS = ("experts", "blend", "plausible", "shadows", "keyed", "learned_at")
 _log = logging.getLogger("headrace.checkpoint")
 
 
@@ -79,7 +79,7 @@ class Checkpoints:
         Told about each part of a write.
     """
 
-    FORMAT = 12
+    FORMAT = 13
 
     def __init__(self, project: Project, phases: Phases | None = None) -> None:
         self._project = project

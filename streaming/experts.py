@@ -63,6 +63,17 @@ class Expert:
             self._strikes = 0
         return prediction
 
+    def predict_anew(self, features: Features) -> Prediction | None:
+        """Return what it says by now of an event that it predicted before; None where that is not plausible.
+
+        Only what it says first can silence or reset it.
+        """
+        try:
+            made = self._model.predict(features)
+        except Exception:  # noqa: BLE001  as above
+            return None
+        return None if made is None else self._plausible.check(made)
+
     def learn(self, features: Features, outcome: Outcome) -> None:
         """Learn from one example; a model that fails in it is reset."""
         self._plausible.observe(outcome)

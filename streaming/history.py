@@ -53,6 +53,7 @@ class Learned:
     outcome: Outcome
     label_time: int
     label_clock: int
+    label_step: int
     successor: Prediction | None = None
 
 
@@ -163,7 +164,9 @@ def _shadows(row: dict[str, Any]) -> dict[str, Shadowed] | None:
 
 def _as_learned(row: dict[str, Any]) -> Learned:
     successor = _prediction(row["successor"])
-    return Learned(row["step"], row["id"], row["label"], row["label_time"], row["label_clock"], successor)
+    return Learned(
+        row["step"], row["id"], row["label"], row["label_time"], row["label_clock"], row["label_step"], successor
+    )
 
 
 def _read(

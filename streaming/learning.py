@@ -1,10 +1,13 @@
 """Step 5 for one event: score what was predicted, then move the weights of every blend, then let the experts learn.
 
+Where labels were learned since the event was predicted, the experts are asked again before they learn its own.
+
 The worker and whoever learns its past again go through here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from core.blend import Blend
@@ -26,14 +29,33 @@ class Learners(Protocol):
     scores: Scores
     shadows: Shadows
     keyed: KeyedFeatures
+    learned_at: int
 
 
-def learn_event(learners: Learners, event: Predicted, outcome: Outcome, successor: Prediction | None = None) -> None:
+def predicted_anew(learners: Learners, event: Predicted) -> dict[str, Prediction] | None:
+    """Return what the online experts that predicted an event say of it by now; None if they learned nothing since."""
+    if learners.learned_at <= event.step:
+        return None
+    asked = [expert for expert in learners.experts if expert.name in event.predictions]
+    said = {expert.name: expert.predict_anew(event.features) for expert in asked}
+    return {name: prediction for name, prediction in said.items() if prediction is not None}
+
+
+def learn_event(
+    learners: Learners,
+    event: Predicted,
+    outcome: Outcome,
+    step: int,
+    successor: Prediction | None = None,
+    anew: Mapping[str, Prediction] | None = None,
+) -> None:
     """Learn the outcome of an event.
 
     Parameters
     ----------
-    successor : prediction, optional
+    step : int
+        The partition's step at which the label came.
+    successor, anew : optional
         See :func:`streaming.serving.learn`.
     """
     members = members_of(event, learners.shadows.serving) if event.shadows else None
@@ -47,10 +69,12 @@ def learn_event(learners: Learners, event: Predicted, outcome: Outcome, successo
         event.step,
         successor,
         members,
+        anew,
     )
     if learners.shadows.by_role:
-        learners.shadows.learn(event, outcome)
+        learners.shadows.learn(event, outcome, anew)
     if event.keys is not None:
         learners.keyed.observe_label(event.keys, event.time, outcome)
     for expert in learners.experts:
         expert.learn(event.features, outcome)
+    learners.learned_at = step

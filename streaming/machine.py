@@ -24,7 +24,7 @@ from streaming.asking import Models
 from streaming.canary import name_of
 from streaming.forgetting import Forgetting
 from streaming.join import Fate, Predicted
-from streaming.learning import learn_event
+from streaming.learning import learn_event, predicted_anew
 from streaming.masking import Mask
 from streaming.outputs import Correction, DeadLetter, Example, Kept, Output
 from streaming.prepared import Prepared, guessed
@@ -282,11 +282,11 @@ class Machine:
         """Score, then move the weights, then learn; nothing of the windows that were unlearned."""
         state = self.state
         new = None if successor is None else state.plausible.check(successor)
-        example = Example(state.step, event, outcome, label_time, state.clock, implied, new)
         if state.unlearned and is_inside(event.time, state.unlearned):
-            return example
-        learn_event(state, event, outcome, new)
-        return example
+            return Example(state.step, event, outcome, label_time, state.clock, implied, new)
+        anew = predicted_anew(state, event)
+        learn_event(state, event, outcome, state.step, new, anew)
+        return Example(state.step, event, outcome, label_time, state.clock, implied, new, anew)
 
 
 def _text(value: FeatureValue) -> str | None:

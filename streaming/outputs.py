@@ -15,7 +15,8 @@ from streaming.transport import RawRecord
 class Example:
     """A prediction and its outcome; `label_time` and `label_clock` in ms.
 
-    `successor` is what the champion predicts that has come in between, None where there is none.
+    `successor` is what the champion predicts that has come in between, None where there is none; `anew` what the online
+    experts say by now, None where they learned nothing in between.
     """
 
     step: int
@@ -25,6 +26,7 @@ class Example:
     label_clock: int
     implied: bool
     successor: Prediction | None = None
+    anew: Mapping[str, Prediction] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from streaming.experts import build_experts
 from streaming.history import Asked, History, Learned
 from streaming.join import Predicted
 from streaming.journal import Unlearn
-from streaming.learning import Learners, learn_event
+from streaming.learning import Learners, learn_event, predicted_anew
 from streaming.phases import Phases
 from streaming.state import State
 
@@ -91,7 +91,9 @@ class Relearning:
 
     def _learn(self, example: Learned) -> None:
         if (asked := self._asked.pop(example.step, None)) is not None:
-            learn_event(self._learners, asked, example.outcome, example.successor)
+            learners = self._learners
+            anew = predicted_anew(learners, asked)
+            learn_event(learners, asked, example.outcome, example.label_step, example.successor, anew)
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class Unlearner:
                     relearning.take(happened)
         state.experts, state.blend, state.plausible = learners.experts, learners.blend, learners.plausible
         state.shadows, state.keyed = learners.shadows, learners.keyed
+        state.learned_at = learners.learned_at
         state.unlearned = list(action.windows)
 
     def _from(self, step: int) -> State:

@@ -78,6 +78,7 @@ def learn(
     step: int,
     successor: Prediction | None = None,
     members: Mapping[str, Prediction] | None = None,
+    anew: Mapping[str, Prediction] | None = None,
 ) -> None:
     """Score what was predicted at `step`, then move the weights.
 
@@ -88,6 +89,8 @@ def learn(
         labels of what it is served for.
     members : mapping of str to prediction, optional
         What moves the weights where that is not what was served: the blend is of a champion that was a shadow then.
+    anew : mapping of str to prediction, optional
+        What the online experts say of the event by now, see `core.blend.Blend.update`.
     """
     plausible.observe(outcome)
     if served is None:
@@ -95,7 +98,7 @@ def learn(
     scores.add({SERVED: served, **predictions}, outcome)
     if successor is None:
         if moving := predictions if members is None else members:
-            blend.update(moving, outcome, step)
+            blend.update(moving, outcome, step, anew=anew)
     else:
         share = _OF_A_SUCCESSOR if CHAMPION in predictions else 1.0
-        blend.update({**predictions, CHAMPION: successor}, outcome, step, hindsight=share)
+        blend.update({**predictions, CHAMPION: successor}, outcome, step, hindsight=share, anew=anew)

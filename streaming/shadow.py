@@ -133,11 +133,11 @@ class Shadows:
             made[role] = Shadowed(shadow.version, own[role], shadow.blend.mix(members, step) if members else None)
         return made
 
-    def learn(self, event: Event, outcome: Outcome) -> None:
-        """Move the weights of each shadow's blend."""
+    def learn(self, event: Event, outcome: Outcome, anew: Mapping[str, Prediction] | None = None) -> None:
+        """Move the weights of each shadow's blend; for `anew` see `core.blend.Blend.update`."""
         for shadow in self.by_role.values():
             if members := members_of(event, shadow.version):
-                shadow.blend.update(members, outcome, event.step)
+                shadow.blend.update(members, outcome, event.step, anew=anew)
 
 
 def members_of(event: Event, version: int | None) -> Mapping[str, Prediction]:

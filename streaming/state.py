@@ -37,6 +37,7 @@ class State:
     first_event: int | None = None
     champion_version: int | None = None
     champion_since: int = 0
+    learned_at: int = 0
     positions: dict[str, int] = field(default_factory=dict)
     topic_clocks: dict[str, int] = field(default_factory=dict)
     unlearned: list[Span] = field(default_factory=list)

@@ -19,6 +19,7 @@ from core.tables import (
     EXAMPLES,
     PREDICTIONS,
     WritesTables,
+    anew_column,
     corrections_schema,
     events_schema,
     examples_schema,
@@ -164,6 +165,10 @@ def _example_rows(rows: Sequence[Example], settings: Settings) -> dict[str, list
         "label_step": [row.step for row in rows],
         "implied": [row.implied for row in rows],
         "successor": [prediction_cell(row.successor) for row in rows],
+        **{
+            anew_column(expert.name): [prediction_cell(row.anew.get(expert.name)) if row.anew else None for row in rows]
+            for expert in settings.online
+        },
     }
 
 
