@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtest.tape import Tape
+from core.blend import Blend
 from core.predictions import Features, Prediction
 from core.project import Project
 from core.quarantine import Span, outside
@@ -53,6 +54,7 @@ class Unlearner:
         kept = learned_rows(tape, windows)
         waiting: dict[int, Features] = {}
         rows, found, learned_at = self._features(), Relearned([], []), 0
+        asks_again = Blend.of(self._project.settings).asks_again
         for entry, step in zip(*(part.tolist() for part in tape.order), strict=True):
             if entry >= 0:
                 features = next(rows)
@@ -62,7 +64,7 @@ class Unlearner:
                 continue
             row, anew = int(tape.label_row[-1 - entry]), {}
             if (known := waiting.pop(row, None)) is not None:
-                if learned_at > tape.step[row]:
+                if asks_again and learned_at > tape.step[row]:
                     asked = [expert for expert in experts if expert.name in found.online[row]]
                     anew = _sure({expert.name: expert.predict_anew(known) for expert in asked})
                 for expert in experts:

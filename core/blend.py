@@ -84,6 +84,7 @@ class Blend:
             and say nothing of which belief would have served best.
         anew : mapping of str to prediction, optional
             What experts say of the event by now, before they learn its label; what is not named here stands.
+            See `asks_again`.
         """
         then = self._with_second(predictions, made_at)
         now = (
@@ -99,6 +100,11 @@ class Blend:
             self._second.renew(name, self._mixed_at)
         for each in (name, name + _SECOND):
             self._mixtures.renew(each)
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether what experts say when a label comes is worth asking for: of chances, not of values."""
+        return self._second is not None
 
     @property
     def weights(self) -> dict[str, float]:

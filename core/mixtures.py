@@ -8,9 +8,8 @@ by theirs. What is served is their average: never much worse than the best exper
 
 Labels come late. A prediction is judged with the weights of the time when it was made (Weinberger & Ordentlich 2002):
 with those of today, fast members would look good that have already seen the labels of its neighbours. Where experts
-have learned since, weights (not of values), trust and half of the beliefs move by what losses are by now
-(`core.nowcast`), the other half of the beliefs by those of then. Trust moves the slower the later labels come (Joulani,
-Gyorgy & Szepesvari 2013).
+have learned since, weights, trust and half of the beliefs move by what losses are by now (`core.nowcast`), the other
+half of the beliefs by those of then. Trust moves the slower the later labels come (Joulani, Gyorgy & Szepesvari 2013).
 
 The best member may have changed since the last label that is known. So where the loss is logarithmic, beliefs serve
 as if their share had been handed round for each outstanding label too, and more of the trust is handed round. A part
@@ -189,14 +188,10 @@ class Mixtures:
         return judge_values(at, self._mixtures, self._scale.value, predictions, float(outcome))
 
     def _by_now(self, awake: _Awake, then: Judged, late: Judged) -> Judged:
-        """Return how all stands by now, from what was predicted then, and late; gradients of values stay those of then.
-
-        They are steps: that of an absolute loss says which way, and not how far.
-        """
+        """Return how all stands by now, from what was predicted then, and late."""
         members, experts = (None, None) if awake is None else (awake.members, awake.columns)
         whole: tuple[int, int] = self._now.weights.shape
-        by_now = self._nowcasts.of(then, late, members, experts, whole)
-        return by_now._replace(gradients=then.gradients) if self._task == "regression" else by_now
+        return self._nowcasts.of(then, late, members, experts, whole)
 
     def _in_order(self, predictions: Mapping[str, Prediction]) -> tuple[Mapping[str, Prediction], _Awake]:
         """Return the predictions in the order in which their experts came, and who is awake; None if all are."""

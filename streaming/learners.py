@@ -21,7 +21,10 @@ class OnlineModel(Protocol):
     """What an expert needs of a model."""
 
     def predict(self, features: Features) -> Prediction | None:
-        """Return a prediction, or None while nothing has been learned."""
+        """Return a prediction, or None while nothing has been learned.
+
+        Asked again when a label comes late; so it must leave nothing behind.
+        """
 
     def learn(self, features: Features, outcome: Outcome) -> None:
         """Learn from one example."""

@@ -33,8 +33,11 @@ class Learners(Protocol):
 
 
 def predicted_anew(learners: Learners, event: Predicted) -> dict[str, Prediction] | None:
-    """Return what the online experts that predicted an event say of it by now; None if they learned nothing since."""
-    if learners.learned_at <= event.step:
+    """Return what the online experts that predicted an event say of it by now.
+
+    None if they learned nothing since, or the blend does not ask.
+    """
+    if learners.learned_at <= event.step or not learners.blend.asks_again:
         return None
     asked = [expert for expert in learners.experts if expert.name in event.predictions]
     said = {expert.name: expert.predict_anew(event.features) for expert in asked}

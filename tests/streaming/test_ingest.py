@@ -38,7 +38,7 @@ from streaming.ingest import ingest
 from streaming.table_writer import TableWriter
 
 ROOT = Path(__file__).parents[2]
-OWN = {"partition", "offset", "step", "label_step", "p_served", "p_linear", "p_prior"}
+OWN = {"partition", "offset", "step", "label_step", "p_served", "p_linear", "p_prior", "now_linear", "now_prior"}
 
 
 @pytest.fixture(scope="module")
