@@ -86,10 +86,9 @@ class Blend:
             What experts say of the event by now, before they learn its label; what is not named here stands.
             See `asks_again`.
         """
-        then = self._with_second(predictions, made_at)
-        now = (
-            None if not anew else self._with_second({name: anew.get(name, said) for name, said in predictions.items()})
-        )
+        then, now = self._with_second(predictions, made_at), None
+        if anew:
+            now = self._with_second({name: anew.get(name, said) for name, said in predictions.items()})
         self._mixtures.update(then, outcome, made_at, hindsight=hindsight, anew=now)
         if self._second is not None:
             self._second.learn(self._seeing(predictions), outcome, None if made_at is None else self._mixed_at)

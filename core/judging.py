@@ -13,6 +13,9 @@ from core.nowcast import Nowcast
 from core.predictions import Prediction
 
 _MAX_GRADIENT = 4.0
+_REMEMBERED_AT_LEAST = 100.0
+_REMEMBERED_BY_LABEL = 8.0
+"""An advantage is a mean over many times the labels that are outstanding: over fewer it would follow a change too."""
 
 
 class Judged(NamedTuple):
@@ -30,7 +33,13 @@ class Nowcasts:
         self._losses, self._gradients, self._of_beliefs = Nowcast(1), Nowcast(2), Nowcast(1)
 
     def of(
-        self, then: Judged, late: Judged, members: list[int] | None, experts: list[int] | None, whole: tuple[int, int]
+        self,
+        then: Judged,
+        late: Judged,
+        members: list[int] | None,
+        experts: list[int] | None,
+        whole: tuple[int, int],
+        outstanding: float,
     ) -> Judged:
         """Return how all stands by now, from what was predicted then, and late.
 
@@ -40,13 +49,18 @@ class Nowcasts:
             Which of them were awake; None for all.
         whole : (int, int)
             How many members and experts there are.
+        outstanding : float
+            How many labels are, on average.
         """
+        remembered = max(_REMEMBERED_AT_LEAST, _REMEMBERED_BY_LABEL * outstanding)
         rows, columns = (slice(None) if awake is None else awake for awake in (members, experts))
         mixtures, beliefs = len(then.gradients), then.of_beliefs.shape
         return Judged(
-            self._losses.of(then.losses, late.losses, (rows,), (whole[0],)),
-            self._gradients.of(then.gradients, late.gradients, (slice(None), columns), (mixtures, whole[1])),
-            self._of_beliefs.of(then.of_beliefs, late.of_beliefs, (slice(None),), beliefs),
+            self._losses.of(then.losses, late.losses, (rows,), (whole[0],), remembered),
+            self._gradients.of(
+                then.gradients, late.gradients, (slice(None), columns), (mixtures, whole[1]), remembered
+            ),
+            self._of_beliefs.of(then.of_beliefs, late.of_beliefs, (slice(None),), beliefs, remembered),
         )
 
 

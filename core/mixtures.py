@@ -191,7 +191,7 @@ class Mixtures:
         """Return how all stands by now, from what was predicted then, and late."""
         members, experts = (None, None) if awake is None else (awake.members, awake.columns)
         whole: tuple[int, int] = self._now.weights.shape
-        return self._nowcasts.of(then, late, members, experts, whole)
+        return self._nowcasts.of(then, late, members, experts, whole, self._lag)
 
     def _in_order(self, predictions: Mapping[str, Prediction]) -> tuple[Mapping[str, Prediction], _Awake]:
         """Return the predictions in the order in which their experts came, and who is awake; None if all are."""

@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_REMEMBERED = 8_000.0
-"""Labels after which the oldest count a third: many times as many as are outstanding at once."""
-
 
 class Nowcast:
     """Of an array of losses that may grow.
@@ -34,10 +31,10 @@ class Nowcast:
     --------
     >>> nowcast, all_of_it = Nowcast(1), (slice(None),)
     >>> for _ in range(100):
-    ...     steady = nowcast.of(np.array([0.7]), np.array([0.5]), all_of_it, (1,))
+    ...     steady = nowcast.of(np.array([0.7]), np.array([0.5]), all_of_it, (1,), remembered=800)
     >>> float(steady[0])
     0.7
-    >>> better_since = nowcast.of(np.array([0.7]), np.array([0.1]), all_of_it, (1,))
+    >>> better_since = nowcast.of(np.array([0.7]), np.array([0.1]), all_of_it, (1,), remembered=800)
     >>> bool(better_since[0] < 0.35)
     True
     """
@@ -46,7 +43,7 @@ class Nowcast:
         self._advantage: Array = np.zeros((0,) * axes)
         self._seen: Array = np.zeros((0,) * axes)
 
-    def of(self, then: Array, now: Array, where: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
+    def of(self, then: Array, now: Array, where: tuple[Any, ...], shape: tuple[int, ...], remembered: float) -> Array:
         """Return losses by now, and remember what predicting late was worth.
 
         Parameters
@@ -57,12 +54,14 @@ class Nowcast:
             Which part of the whole they are.
         shape : tuple of int
             That of the whole; it may grow.
+        remembered : float
+            Labels after which the oldest count a third.
         """
         if self._seen.shape != shape:
             self._advantage, self._seen = _grown(self._advantage, shape), _grown(self._seen, shape)
         seen = self._seen[where] + 1.0
         advantage: Array = self._advantage[where]
-        advantage = advantage + (then - now - advantage) / np.minimum(seen, _REMEMBERED)
+        advantage = advantage + (then - now - advantage) / np.minimum(seen, remembered)
         self._advantage[where], self._seen[where] = advantage, seen
         found: Array = now + advantage
         return found

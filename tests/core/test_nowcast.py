@@ -21,7 +21,7 @@ some = st.lists(st.floats(0, 10), min_size=3, max_size=3)
 def test_an_advantage_that_stays_is_taken_away(then, advantage):
     nowcast, seen = Nowcast(1), np.array(then)
     for _ in range(50):
-        found = nowcast.of(seen, seen - np.array(advantage), ALL, (3,))
+        found = nowcast.of(seen, seen - np.array(advantage), ALL, (3,), 8_000)
         assert found == pytest.approx(seen, abs=1e-9)
 
 
@@ -30,7 +30,7 @@ def test_an_advantage_that_stays_is_taken_away(then, advantage):
 def test_what_is_said_again_alike_changes_nothing(rows):
     nowcast = Nowcast(1)
     for row in rows:
-        assert nowcast.of(np.array(row), np.array(row), ALL, (3,)).tolist() == row
+        assert nowcast.of(np.array(row), np.array(row), ALL, (3,), 8_000).tolist() == row
 
 
 @settings(deadline=None)
@@ -38,17 +38,17 @@ def test_what_is_said_again_alike_changes_nothing(rows):
 def test_in_the_long_run_it_adds_up_to_what_was_served(pairs):
     nowcast, found, served = Nowcast(1), [], []
     for then, now in pairs * 10:
-        found.append(float(nowcast.of(np.array([then]), np.array([now]), ALL, (1,))[0]))
+        found.append(float(nowcast.of(np.array([then]), np.array([now]), ALL, (1,), 8_000)[0]))
         served.append(then)
     assert np.mean(found[200:]) == pytest.approx(np.mean(served[200:]), abs=0.1)
 
 
 def test_who_comes_later_begins_anew_and_who_sleeps_keeps_what_it_has():
     nowcast = Nowcast(2)
-    nowcast.of(np.array([[2.0]]), np.array([[1.0]]), (slice(None), [0]), (1, 1))
-    grown = nowcast.of(np.array([[3.0]]), np.array([[3.0]]), (slice(None), [1]), (1, 2))
+    nowcast.of(np.array([[2.0]]), np.array([[1.0]]), (slice(None), [0]), (1, 1), 800)
+    grown = nowcast.of(np.array([[3.0]]), np.array([[3.0]]), (slice(None), [1]), (1, 2), 800)
     assert grown.tolist() == [[3.0]]
-    woken = nowcast.of(np.array([[2.0]]), np.array([[1.0]]), (slice(None), [0]), (1, 2))
+    woken = nowcast.of(np.array([[2.0]]), np.array([[1.0]]), (slice(None), [0]), (1, 2), 800)
     assert woken.tolist() == [[2.0]]
 
 
