@@ -7,6 +7,8 @@ from stream_lab import MINUTE, START, TASKS, as_raw, digest, easy_stream, event,
 
 from core.store import TableStore
 from core.tables import EXAMPLES, anew_column, prediction_cell
+from flows.evaluation import online_blend
+from flows.examples import as_examples
 from streaming.experts import Expert
 from streaming.outputs import Example
 from streaming.table_writer import TableWriter
@@ -65,6 +67,20 @@ def test_it_moves_the_blend(tmp_path, task, monkeypatch):
         found.append((machine.state.blend.weights, digest(machine.state.experts)))
     assert found[0][0] != found[1][0]
     assert found[0][1] == found[1][1], "the experts themselves are as they were"
+
+
+def test_a_gate_blends_as_the_stream_did(tmp_path):
+    """Of several classes both experts predict from the first label on, so that all that was served is compared."""
+    project = make_project(tmp_path, "multiclass", online=["prior", "no_change"])
+    machine, store = make_machine(project), TableStore(project.tables)
+    writer = TableWriter(store, project.settings, 0)
+    writer.add(machine.process(as_raw(easy_stream("multiclass", 200, delay=25))))
+    writer.flush(machine.state.step)
+    rows = as_examples(store.read(EXAMPLES).sort_by("step"), project.settings)
+    kept, blended = online_blend(project.settings, rows)
+    served = rows.predictions("served")
+    assert len(kept) > 150
+    assert blended == [pytest.approx(served[row]) for row in kept]
 
 
 def test_only_what_is_said_first_can_reset_an_expert():
