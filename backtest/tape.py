@@ -69,7 +69,7 @@ class Tape:
     outcomes : list
         Each example's label.
     anew : list of dict
-        What the online experts said when each example was learned; empty where they had learned nothing in between.
+        What the online experts said when each example was learned; empty where they were not asked again.
     boundaries : dict of int to int
         At each time at which a window's stage is due, ms: the step up to which the stream had come.
     first_event, end : int

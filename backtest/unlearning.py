@@ -15,6 +15,7 @@ from core.project import Project
 from core.quarantine import Span, outside
 from core.tables import PREDICTIONS, feature_column, milliseconds
 from streaming.experts import build_experts
+from streaming.learning import is_asked_again, remember
 
 _CHUNK = 4_096
 
@@ -53,8 +54,8 @@ class Unlearner:
         tape, experts = self._tape, build_experts(self._project)
         kept = learned_rows(tape, windows)
         waiting: dict[int, Features] = {}
-        rows, found, learned_at = self._features(), Relearned([], []), 0
-        asks_again = Blend.of(self._project.settings).asks_again
+        rows, found, blend = self._features(), Relearned([], []), Blend.of(self._project.settings)
+        learned: list[int] = []
         for entry, step in zip(*(part.tolist() for part in tape.order), strict=True):
             if entry >= 0:
                 features = next(rows)
@@ -64,12 +65,12 @@ class Unlearner:
                 continue
             row, anew = int(tape.label_row[-1 - entry]), {}
             if (known := waiting.pop(row, None)) is not None:
-                if asks_again and learned_at > tape.step[row]:
+                if is_asked_again(blend, int(tape.step[row]), learned):
                     asked = [expert for expert in experts if expert.name in found.online[row]]
                     anew = _sure({expert.name: expert.predict_anew(known) for expert in asked})
                 for expert in experts:
                     expert.learn(known, tape.outcomes[-1 - entry])
-                learned_at = step
+                remember(learned, step)
             found.anew.append(anew)
         return found
 

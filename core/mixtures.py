@@ -7,9 +7,10 @@ the members, from fast to slow, move by the members' own loss in the same way (V
 by theirs. What is served is their average: never much worse than the best expert, because that expert is a member.
 
 Labels come late. A prediction is judged with the weights of the time when it was made (Weinberger & Ordentlich 2002):
-with those of today, fast members would look good that have already seen the labels of its neighbours. Where experts
-have learned since, weights, trust and half of the beliefs move by what losses are by now (`core.nowcast`), the other
-half of the beliefs by those of then. Trust moves the slower the later labels come (Joulani, Gyorgy & Szepesvari 2013).
+with those of today, fast members would look good that have already seen the labels of its neighbours. Where
+experts are asked again when a label comes, weights, trust and half of the beliefs move by what losses are by now
+(`core.nowcast`), the other half of the beliefs by those of then. Trust moves the slower the later labels come (Joulani,
+Gyorgy & Szepesvari 2013).
 
 The best member may have changed since the last label that is known. So where the loss is logarithmic, beliefs serve
 as if their share had been handed round for each outstanding label too, and more of the trust is handed round. A part

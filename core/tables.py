@@ -7,8 +7,8 @@
     blend with the champion. That was served, but where ``canary_version`` names a challenger: there the blend with it.
 ``examples``
     One row a label that was joined (or implied at the horizon): the prediction's row and the outcome; ``successor`` is
-    what the champion predicts that came between the two, ``now_forest`` what an online expert that has learned in
-    between says before it learns the label, null where it has not.
+    what the champion predicts that came between the two, ``now_forest`` what an online expert says before it
+    learns a label that comes very late, null where it was not asked again.
 ``events``
     One row of so many events (`state.kept_events`), where the project has a feature function: the fields as it got
     them (``x_carrier``), so that a retraining can make the features again and compare.

@@ -116,7 +116,7 @@ class Examples:
         return self._said(prediction_column(expert))
 
     def anew(self, expert: str) -> list[Prediction | None]:
-        """Return what an online expert said when the label came; None where it had learned nothing in between."""
+        """Return what an online expert said when the label came; None where it was not asked again."""
         return self._said(anew_column(expert))
 
     def _said(self, column: str) -> list[Prediction | None]:

@@ -1,13 +1,13 @@
 """Step 5 for one event: score what was predicted, then move the weights of every blend, then let the experts learn.
 
-Where labels were learned since the event was predicted, the experts are asked again before they learn its own.
+Where a label is so late that much was learned since, the experts are asked again before they learn it.
 
 The worker and whoever learns its past again go through here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from core.blend import Blend
@@ -29,15 +29,36 @@ class Learners(Protocol):
     scores: Scores
     shadows: Shadows
     keyed: KeyedFeatures
-    learned_at: int
+    learned: list[int]
+
+
+_ASKED_AGAIN_AFTER = 500
+"""Labels learned since an event was predicted: after fewer, experts say much the same again."""
+
+
+def is_asked_again(blend: Blend, predicted: int, learned: Sequence[int]) -> bool:
+    """Tell whether online experts are asked again of an event.
+
+    Parameters
+    ----------
+    predicted : int
+        The step at which it was predicted.
+    learned : sequence of int
+        Steps at which the latest labels were learned, in order; see `remember`.
+    """
+    enough = len(learned) >= _ASKED_AGAIN_AFTER and predicted < learned[-_ASKED_AGAIN_AFTER]
+    return enough and blend.asks_again
+
+
+def remember(learned: list[int], step: int) -> None:
+    """Add the step at which a label was learned, and forget those that are too long ago to tell anything."""
+    learned.append(step)
+    del learned[:-_ASKED_AGAIN_AFTER]
 
 
 def predicted_anew(learners: Learners, event: Predicted) -> dict[str, Prediction] | None:
-    """Return what the online experts that predicted an event say of it by now.
-
-    None if they learned nothing since, or the blend does not ask.
-    """
-    if learners.learned_at <= event.step or not learners.blend.asks_again:
+    """Return what the online experts that predicted an event say of it by now; None if they are not asked again."""
+    if not is_asked_again(learners.blend, event.step, learners.learned):
         return None
     asked = [expert for expert in learners.experts if expert.name in event.predictions]
     said = {expert.name: expert.predict_anew(event.features) for expert in asked}
@@ -80,4 +101,4 @@ def learn_event(
         learners.keyed.observe_label(event.keys, event.time, outcome)
     for expert in learners.experts:
         expert.learn(event.features, outcome)
-    learners.learned_at = step
+    remember(learners.learned, step)

@@ -16,7 +16,7 @@ class Example:
     """A prediction and its outcome; `label_time` and `label_clock` in ms.
 
     `successor` is what the champion predicts that has come in between, None where there is none; `anew` what the online
-    experts say by now, None where they learned nothing in between.
+    experts say by now, None where they are not asked again.
     """
 
     step: int

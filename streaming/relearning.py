@@ -91,9 +91,8 @@ class Relearning:
 
     def _learn(self, example: Learned) -> None:
         if (asked := self._asked.pop(example.step, None)) is not None:
-            learners = self._learners
-            anew = predicted_anew(learners, asked)
-            learn_event(learners, asked, example.outcome, example.label_step, example.successor, anew)
+            anew = predicted_anew(self._learners, asked)
+            learn_event(self._learners, asked, example.outcome, example.label_step, example.successor, anew)
 
 
 @dataclass(frozen=True)
@@ -150,8 +149,7 @@ class Unlearner:
                 for happened in some:
                     relearning.take(happened)
         state.experts, state.blend, state.plausible = learners.experts, learners.blend, learners.plausible
-        state.shadows, state.keyed = learners.shadows, learners.keyed
-        state.learned_at = learners.learned_at
+        state.shadows, state.keyed, state.learned = learners.shadows, learners.keyed, learners.learned
         state.unlearned = list(action.windows)
 
     def _from(self, step: int) -> State:

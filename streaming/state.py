@@ -37,7 +37,6 @@ class State:
     first_event: int | None = None
     champion_version: int | None = None
     champion_since: int = 0
-    learned_at: int = 0
     positions: dict[str, int] = field(default_factory=dict)
     topic_clocks: dict[str, int] = field(default_factory=dict)
     unlearned: list[Span] = field(default_factory=list)
@@ -45,6 +44,7 @@ class State:
     shadows: Shadows = field(default_factory=Shadows)
     erased: dict[str, Erased] = field(default_factory=dict)
     canary: Canary = field(default_factory=Canary)
+    learned: list[int] = field(default_factory=list)
     keyed: KeyedFeatures = field(default_factory=lambda: KeyedFeatures((), 1))
 
     @classmethod

@@ -15,10 +15,17 @@ from backtest.unlearning import Unlearner
 from core.audit import Ledger
 from core.store import TableStore
 from core.tables import PREDICTIONS
+from streaming import learning
 from streaming.memory_broker import MemoryBroker
 from streaming.replay import read_source
 
 CHANGES = {"a turn": {"turns_at": 900}, "two windows of flipped labels": {"flipped": (900, 1_260)}}
+
+
+@pytest.fixture(autouse=True)
+def late_soon(monkeypatch):
+    """Experts are asked again, as they are where labels come later than here."""
+    monkeypatch.setattr(learning, "_ASKED_AGAIN_AFTER", 10)
 
 
 @pytest.mark.slow
@@ -41,6 +48,7 @@ def test_a_backtest_of_the_projects_own_policy_equals_the_running_loop(tmp_path,
     unlearned = [tuple(span) for r in history if r.kind == "unlearn" for span in r.body["spans"]]
     assert unlearned == (list(outcome.quarantined) if change != "a turn" else [])
     assert len(unlearned) == (2 if change != "a turn" else 0)
+    assert sum(map(bool, tape.anew)) > 100
     assert outcome.rows.champion == rows["p_champion"].to_pylist()
     assert outcome.rows.published == rows["p_served"].to_pylist()
 

@@ -25,6 +25,7 @@ from core.status import write_status
 from core.store import TableStore
 from core.tables import EXAMPLES
 from headrace import cli
+from streaming import learning
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.digest import canonical_digest, digest_of
 from streaming.experts import build_experts
@@ -37,6 +38,12 @@ from streaming.worker import Worker
 ANSWERS = {"binary": 0.25, "regression": 2.5, "multiclass": {"low": 0.25, "high": 0.75}}
 LEARNERS = ("experts", "blend")
 OTHERS = ("join", "scores", "plausible", "vocabulary", "books")
+
+
+@pytest.fixture(autouse=True)
+def late_soon(monkeypatch):
+    """Experts are asked again, as they are where labels come later than here."""
+    monkeypatch.setattr(learning, "_ASKED_AGAIN_AFTER", 10)
 
 
 def shuffled(task, count=200):

@@ -17,6 +17,7 @@ from core.audit import Ledger
 from core.errors import CheckpointError
 from core.store import TableStore
 from core.tables import EXAMPLES
+from streaming import learning
 from streaming.checkpoint import Checkpoints, Snapshot
 from streaming.memory_broker import MemoryBroker
 from streaming.phases import Phases
@@ -29,6 +30,12 @@ ORIGIN = START // SPAN * SPAN
 BROKEN = (ORIGIN + 2 * SPAN, ORIGIN + 3 * SPAN)
 ANSWERS = {"binary": 0.25, "regression": 2.5, "multiclass": {"low": 0.25, "high": 0.75}}
 WINDOWS = {"windows": {"span": "1h"}, "drift": {"quarantine_windows": 3}}
+
+
+@pytest.fixture(autouse=True)
+def late_soon(monkeypatch):
+    """Experts are asked again, as they are where labels come later than here."""
+    monkeypatch.setattr(learning, "_ASKED_AGAIN_AFTER", 10)
 
 
 def project_in(folder, task="binary", **changes):
