@@ -262,8 +262,6 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
 
 def _said(rows: pa.Table, columns: Mapping[str, str]) -> list[dict[str, Prediction]]:
     """Return what each expert said in each row, from the column that has it by name."""
-    if not columns:
-        return [{} for _ in range(len(rows))]
     values = [[prediction_of(cell) for cell in rows[column].to_pylist()] for column in columns.values()]
     return [
         {name: value for name, value in zip(columns, row, strict=True) if value is not None}

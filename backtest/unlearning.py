@@ -15,7 +15,7 @@ from core.project import Project
 from core.quarantine import Span, outside
 from core.tables import PREDICTIONS, feature_column, milliseconds
 from streaming.experts import build_experts
-from streaming.learning import is_asked_again, remember
+from streaming.learning import ask_again, is_asked_again, remember
 
 _CHUNK = 4_096
 
@@ -55,22 +55,22 @@ class Unlearner:
         kept = learned_rows(tape, windows)
         waiting: dict[int, Features] = {}
         rows, found, blend = self._features(), Relearned([], []), Blend.of(self._project.settings)
-        learned: list[int] = []
+        learned_at: list[int] = []
         for entry, step in zip(*(part.tolist() for part in tape.order), strict=True):
             if entry >= 0:
                 features = next(rows)
-                found.online.append(_sure({expert.name: expert.predict(features) for expert in experts}))
+                made = {expert.name: expert.predict(features) for expert in experts}
+                found.online.append({name: prediction for name, prediction in made.items() if prediction is not None})
                 if kept[entry]:
                     waiting[entry] = features
                 continue
             row, anew = int(tape.label_row[-1 - entry]), {}
             if (known := waiting.pop(row, None)) is not None:
-                if is_asked_again(blend, int(tape.step[row]), learned):
-                    asked = [expert for expert in experts if expert.name in found.online[row]]
-                    anew = _sure({expert.name: expert.predict_anew(known) for expert in asked})
+                if is_asked_again(blend, int(tape.step[row]), learned_at):
+                    anew = ask_again(experts, found.online[row], known)
                 for expert in experts:
                     expert.learn(known, tape.outcomes[-1 - entry])
-                remember(learned, step)
+                remember(learned_at, step)
             found.anew.append(anew)
         return found
 
@@ -78,10 +78,6 @@ class Unlearner:
         names = {feature_column(name): name for name in self._project.settings.feature_kinds}
         for batch in self._tape.tables.whole(PREDICTIONS).select(list(names)).to_batches(max_chunksize=_CHUNK):
             yield from batch.rename_columns(list(names.values())).to_pylist()
-
-
-def _sure(made: dict[str, Prediction | None]) -> dict[str, Prediction]:
-    return {name: prediction for name, prediction in made.items() if prediction is not None}
 
 
 def learned_rows(tape: Tape, windows: Sequence[Span]) -> NDArray[np.bool_]:

@@ -35,7 +35,7 @@ _IN_HEADER = (
     *("positions", "topic_clocks", "step", "clock", "first_event"),
     *("champion_version", "champion_since", "unlearned", "following", "erased"),
 )
-_MODELS = ("experts", "blend", "plausible", "shadows", "keyed", "learned")
+_MODELS = ("experts", "blend", "plausible", "shadows", "keyed", "learned_at")
 _log = logging.getLogger("headrace.checkpoint")
 
 

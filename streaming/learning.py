@@ -7,11 +7,11 @@ The worker and whoever learns its past again go through here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from core.blend import Blend
-from core.predictions import Outcome, Prediction
+from core.predictions import Features, Outcome, Prediction
 from streaming.experts import Expert
 from streaming.join import Predicted
 from streaming.keyed import KeyedFeatures
@@ -29,40 +29,44 @@ class Learners(Protocol):
     scores: Scores
     shadows: Shadows
     keyed: KeyedFeatures
-    learned: list[int]
+    learned_at: list[int]
 
 
 _ASKED_AGAIN_AFTER = 500
 """Labels learned since an event was predicted: after fewer, experts say much the same again."""
 
 
-def is_asked_again(blend: Blend, predicted: int, learned: Sequence[int]) -> bool:
+def is_asked_again(blend: Blend, predicted_at: int, learned_at: Sequence[int]) -> bool:
     """Tell whether online experts are asked again of an event.
 
     Parameters
     ----------
-    predicted : int
+    predicted_at : int
         The step at which it was predicted.
-    learned : sequence of int
+    learned_at : sequence of int
         Steps at which the latest labels were learned, in order; see `remember`.
     """
-    enough = len(learned) >= _ASKED_AGAIN_AFTER and predicted < learned[-_ASKED_AGAIN_AFTER]
+    enough = len(learned_at) >= _ASKED_AGAIN_AFTER and predicted_at < learned_at[-_ASKED_AGAIN_AFTER]
     return enough and blend.asks_again
 
 
-def remember(learned: list[int], step: int) -> None:
+def remember(learned_at: list[int], step: int) -> None:
     """Add the step at which a label was learned, and forget those that are too long ago to tell anything."""
-    learned.append(step)
-    del learned[:-_ASKED_AGAIN_AFTER]
+    learned_at.append(step)
+    del learned_at[:-_ASKED_AGAIN_AFTER]
+
+
+def ask_again(experts: Iterable[Expert], predicted: Collection[str], features: Features) -> dict[str, Prediction]:
+    """Return what those of the online experts that had predicted an event say of it by now."""
+    said = {expert.name: expert.predict_anew(features) for expert in experts if expert.name in predicted}
+    return {name: prediction for name, prediction in said.items() if prediction is not None}
 
 
 def predicted_anew(learners: Learners, event: Predicted) -> dict[str, Prediction] | None:
     """Return what the online experts that predicted an event say of it by now; None if they are not asked again."""
-    if not is_asked_again(learners.blend, event.step, learners.learned):
+    if not is_asked_again(learners.blend, event.step, learners.learned_at):
         return None
-    asked = [expert for expert in learners.experts if expert.name in event.predictions]
-    said = {expert.name: expert.predict_anew(event.features) for expert in asked}
-    return {name: prediction for name, prediction in said.items() if prediction is not None}
+    return ask_again(learners.experts, event.predictions, event.features)
 
 
 def learn_event(
@@ -101,4 +105,4 @@ def learn_event(
         learners.keyed.observe_label(event.keys, event.time, outcome)
     for expert in learners.experts:
         expert.learn(event.features, outcome)
-    remember(learners.learned, step)
+    remember(learners.learned_at, step)

@@ -282,10 +282,10 @@ class Machine:
         """Score, then move the weights, then learn; nothing of the windows that were unlearned."""
         state = self.state
         new = None if successor is None else state.plausible.check(successor)
-        if state.unlearned and is_inside(event.time, state.unlearned):
-            return Example(state.step, event, outcome, label_time, state.clock, implied, new)
-        anew = predicted_anew(state, event)
-        learn_event(state, event, outcome, state.step, new, anew)
+        anew = None
+        if not (state.unlearned and is_inside(event.time, state.unlearned)):
+            anew = predicted_anew(state, event)
+            learn_event(state, event, outcome, state.step, new, anew)
         return Example(state.step, event, outcome, label_time, state.clock, implied, new, anew)
 
 

@@ -149,7 +149,7 @@ class Unlearner:
                 for happened in some:
                     relearning.take(happened)
         state.experts, state.blend, state.plausible = learners.experts, learners.blend, learners.plausible
-        state.shadows, state.keyed, state.learned = learners.shadows, learners.keyed, learners.learned
+        state.shadows, state.keyed, state.learned_at = learners.shadows, learners.keyed, learners.learned_at
         state.unlearned = list(action.windows)
 
     def _from(self, step: int) -> State:

@@ -44,7 +44,7 @@ class State:
     shadows: Shadows = field(default_factory=Shadows)
     erased: dict[str, Erased] = field(default_factory=dict)
     canary: Canary = field(default_factory=Canary)
-    learned: list[int] = field(default_factory=list)
+    learned_at: list[int] = field(default_factory=list)
     keyed: KeyedFeatures = field(default_factory=lambda: KeyedFeatures((), 1))
 
     @classmethod
