@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from backtest.training import Attempt
 from core.audit import Trigger
 from core.predictions import Prediction
 from core.quarantine import Span
-from monitoring.gain import Gain, Prospect
+from monitoring.gain import Gain, Prospect, brought
 from monitoring.windows import WindowStage
 
 
@@ -43,10 +43,10 @@ class Retraining:
     prospect: Prospect | None
     attempt: Attempt
 
-    @property
-    def gained(self) -> Gain | None:
-        """What it gained, where that is known."""
-        gain = self.attempt.gain
+    def gained(self, withdrawn: Collection[int]) -> Gain | None:
+        """Return what it brought, where that is known; nothing if its version was withdrawn from shadow."""
+        version = self.attempt.version
+        gain = brought(self.attempt.gain, rejected=version is None or version in withdrawn)
         return None if self.prospect is None or gain is None else Gain(self.prospect, gain)
 
 

@@ -85,6 +85,12 @@ class Shadowing:
         """The version that is in shadow, not decided yet."""
         return None if self._now.challenger is None else self._now.challenger.version
 
+    @property
+    def withdrawn(self) -> set[int]:
+        """Versions that ended in shadow and never served."""
+        ended = (end for end in self.ended if end.shadow.role == CHALLENGER and end.conclusion != "superior")
+        return {end.shadow.version for end in ended}
+
     def enter(self, model: Champion, moment: int) -> None:
         """Let a version that passed its gates serve, or shadow first where the project file says so."""
         version, now = model.model.version, self._now

@@ -160,12 +160,13 @@ class Simulation:
         evidence = replace(
             evidence,
             alerted=sibling in self._alerted,
-            open_retraining=self._coming is not None,
+            open_retraining=any(stage.due < done.effective_at for done in self._retrainings),
             in_shadow=self._shadowing.challenger,
             retrainings=tuple(done.decided_at for done in self._retrainings),
-            past=tuple(done.gained for done in before if done.gained is not None),
+            past=tuple(gain for done in before if (gain := done.gained(self._shadowing.withdrawn)) is not None),
         )
-        opening = self._policy.opening if len(self._retrainings) == 1 else None
+        is_bootstrapped = self._retrainings and self._retrainings[-1].attempt.version == 1
+        opening = self._policy.opening if is_bootstrapped else None
         decision, self._state = decide(evidence, self._state, opening or self._settings)
         if decision.alert:
             self._alerted.add(stage.name)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import pyarrow as pa
 
 from core.audit import CHALLENGER_BLEND
 from core.batch_model import FittedModel
@@ -14,7 +17,7 @@ from core.errors import HeadraceError
 from core.project import Project
 from core.quarantine import Span
 from core.settings import Settings
-from core.tables import CORRECTIONS, ReadsTables
+from core.tables import CORRECTIONS, ReadsTables, anew_column, prediction_column
 from flows.checks.report import DataReport
 from flows.checks.run import check_data
 from flows.evaluation import evaluate
@@ -86,7 +89,7 @@ class _Stopped(Exception):  # noqa: N818 - an outcome, not an error
 
 
 class Trainer:
-    """Trains for all policies; the same rows with the same settings are fitted once.
+    """Trains for all policies; the same rows, of which the same was predicted, are fitted once with the same settings.
 
     Parameters
     ----------
@@ -142,8 +145,11 @@ class Trainer:
             until,
             champion.data_cut if champion else None,
             settings.batch.model_dump_json(),
+            settings.blend.model_dump_json(),
+            settings.retrain.min_examples,
             len(rows),
             tuple(without),
+            _said_of(rows, _online_columns(settings)),
         )
         checked = self._checked(key, data, settings, accepted)
         _stop_for(checked.problems, len(rows))
@@ -182,7 +188,7 @@ class Trainer:
         return self._reports[whole]
 
     def _calibrations(self, fitted: Any, rows: Examples, settings: Settings) -> Calibrations:
-        key = (fitted, settings.windows)
+        key = (fitted, settings.windows, _said_of(rows, [prediction_column("served")]))
         if key not in self._usual:
             self._usual[key] = calibrations(rows.table, settings)
         return self._usual[key]
@@ -222,6 +228,19 @@ def _fit(project: Project, rows: Examples, train: Examples) -> _Fitted:
     best = search(project, train).best.candidate
     challenger, final = fit(project, best, train), fit(project, best, rows)
     return _Fitted(challenger, final, time.perf_counter() - began)
+
+
+def _online_columns(settings: Settings) -> list[str]:
+    return [column(expert.name) for expert in settings.online for column in (prediction_column, anew_column)]
+
+
+def _said_of(rows: Examples, columns: Sequence[str]) -> str:
+    """Return a digest of what was predicted of rows: policies differ by it, and so does what is made of it."""
+    said = rows.table.select([name for name in columns if name in rows.table.column_names]).combine_chunks()
+    written = pa.BufferOutputStream()
+    with pa.ipc.new_stream(written, said.schema) as stream:
+        stream.write_table(said)
+    return hashlib.sha256(written.getvalue()).hexdigest()
 
 
 def _stop_for(why: list[str], rows: int) -> None:

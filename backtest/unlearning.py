@@ -27,8 +27,12 @@ class Relearned(NamedTuple):
     anew: list[dict[str, Prediction]]
 
 
+_KEPT = 4
+"""Sets of windows of which it is kept what experts said: each takes as much as the predictions of the whole tape."""
+
+
 class Unlearner:
-    """Lets fresh experts go through a tape again; for the same windows once, whichever policies ask.
+    """Lets fresh experts go through a tape again; for the same windows once, whichever policies ask soon enough.
 
     Parameters
     ----------
@@ -47,6 +51,8 @@ class Unlearner:
         """Return the online experts' predictions, had they learned nothing of these windows."""
         key = tuple(windows)
         if key not in self._found:
+            if len(self._found) == _KEPT:
+                del self._found[next(iter(self._found))]
             self._found[key] = self._relearned(windows)
         return self._found[key]
 

@@ -38,7 +38,7 @@ class SliceSettings(Section):
 
 
 class GateSettings(Section):
-    """What a challenger has to show; every gate fails closed."""
+    """What a challenger has to show; every gate but `skill` fails closed."""
 
     max_relative_loss: float = Field(
         1.002, gt=0, description="loss of the blend with the challenger over that with the champion, at most"
@@ -67,7 +67,9 @@ class GateSettings(Section):
         "min_holdout_rows if left out",
     )
     max_slice_loss: float = Field(
-        1.1, gt=0, description="the same on a slice of the rows; refused where it is surely more, on any slice"
+        1.1,
+        gt=0,
+        description="as `max_relative_loss` on a slice of the rows; refused where it is surely more, on any slice",
     )
     min_slice_rows: PositiveInt = Field(200, description="rows below which a slice is not judged")
     slices: dict[Name, SliceSettings] = Field(

@@ -128,7 +128,10 @@ class DriftSettings(Section):
     min_rows: PositiveInt = Field(500, description="rows below which a window is not judged")
     persistence: PositiveInt = Field(2, description="drifted windows needed for a retraining ...")
     of_windows: PositiveInt = Field(3, description="... among so many latest windows")
-    cooldown: Duration = Field(2 * WEEK, description="event time after a retraining without another on drift")
+    cooldown: Duration = Field(
+        2 * WEEK,
+        description="event time after a retraining without another on drift or growth, and between repeated alerts",
+    )
     quarantine_windows: int = Field(
         3, ge=0, description="broken windows in a row that are kept out of learning; more are how the stream is now"
     )
@@ -163,7 +166,9 @@ class RetrainSettings(Section):
     cost: float = Field(0.0, ge=0, description="what a retraining costs, in any currency")
     cost_per_hour: float = Field(0.0, ge=0, description="what an hour of it costs; it takes retrain.duration")
     worth: float | None = Field(
-        None, ge=0, description="what one percent of loss is worth a day; with it drift retrains only where that pays"
+        None,
+        ge=0,
+        description="what one percent of loss is worth a day; with it drift and growth retrain only where that pays",
     )
     min_examples: PositiveInt = Field(1_000, description="labelled examples below which nothing is fitted")
     duration: Duration = Field(HOUR, description="event time that a fit takes in lockstep")

@@ -54,8 +54,10 @@ class Settings(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="names topics, models and deployments")
     task: Task = Field("binary", description="binary, multiclass or regression")
-    id: str = Field(description="where the event's id is in its JSON, as a.b.c")
-    time: str = Field(description="where the event's time is: ISO 8601, or a number since the epoch")
+    id: str = Field(description="where the event's id is in its JSON, as a.b.c; a recorded file may lack it")
+    time: str = Field(
+        description="where the event's time is: ISO 8601, or a number since the epoch; a recorded file may lack it"
+    )
     time_unit: Literal["s", "ms", "us", "ns"] = Field("ms", description="unit of a time that is a number")
     fields: dict[Name, FieldSettings] = Field(min_length=1, description="what an event carries: name: type")
     label: LabelSettings

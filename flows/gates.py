@@ -1,4 +1,4 @@
-"""The gates between a challenger and its promotion. Pure; every gate fails closed."""
+"""The gates between a challenger and its promotion. Pure; every gate but `skill` fails closed."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from flows.lease import MOVE, PROMOTING, Lease, alert_failure, beat_name, find
 from flows.moves import Move
 
 Becomes = Literal["promotion", "challenge", "approval"]
+_NOTHING = dict.fromkeys(("promoted", "shadowing", "waiting"), False)
 ENDS: dict[Becomes, Outcome] = {"promotion": "promoted", "challenge": "shadowing", "approval": "waiting"}
 """How a request ends by what its version becomes."""
 
@@ -154,7 +155,7 @@ def _close(ledger: Ledger, request: RetrainRequest, refusal: str | None) -> str 
         if not ledger.advance(request.id, expect=("running",), attempt=request.attempt, status=end, body=closing):
             return None
         for name, record in decided["records"]:
-            said = {**record, "promoted": False, "reasons": reasons} if refusal and name == "retraining" else record
+            said = {**record, **_NOTHING, "reasons": reasons} if refusal and name == "retraining" else record
             ledger.record(name, f"{request.id}/{request.attempt}", event_time=request.event_time, body=said)
         ledger.unpin(request.id)
         if refusal:

@@ -242,7 +242,8 @@ def _blocks(times: Positions, settings: Settings) -> tuple[Positions, int]:
 def draw_windows(numbers: Positions, length: int, draw: np.random.Generator) -> Iterator[Positions]:
     """Yield the blocks of each drawn window."""
     if length == 1:
-        yield from (numbers[[at]] for at in np.linspace(0, len(numbers) - 1, min(DRAWS, len(numbers))).astype(int))
+        chosen = numbers if len(numbers) <= DRAWS else np.sort(draw.choice(numbers, DRAWS, replace=False))
+        yield from (chosen[[at]] for at in range(len(chosen)))
         return
     matched = len(numbers) >= WEEKDAY_BLOCKS
     for _ in range(DRAWS):

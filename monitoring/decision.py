@@ -55,10 +55,12 @@ class PolicyState:
         By how much the champion has lost against the served prediction since its validation; a difference of logs.
     alerted_at : mapping of str to int
         Of each stage the due time of the latest alert of drift that still lasts, ms.
-    volume_at : int or None
-        Due time of the latest alert of an unusual volume that still lasts, ms.
+    volume_at : mapping of str to int
+        Of each stage the due time of the latest alert of an unusual volume that still lasts, ms.
     broken : tuple of int
         Starts of the latest windows that were broken, one after the other, ms.
+    told_late : bool
+        Whether only the labels told that the latest of them was, once they were due.
     held : Held or None
         A retraining that is decided once all stages of its moment are known.
     """
@@ -69,8 +71,9 @@ class PolicyState:
     last_retraining: int | None = None
     shortfall: float = 0.0
     alerted_at: Mapping[str, int] = field(default_factory=dict)
-    volume_at: int | None = None
+    volume_at: Mapping[str, int] = field(default_factory=dict)
     broken: tuple[int, ...] = ()
+    told_late: bool = False
     held: Held | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -90,7 +93,7 @@ class PolicyState:
         if body is None:
             return cls()
         data, labels = (tuple(map(_verdict, body[name])) for name in ("data", "labels"))
-        names = ("champion", "last_retraining", "shortfall", "alerted_at", "volume_at")
+        names = ("champion", "last_retraining", "shortfall", "alerted_at", "volume_at", "told_late")
         more = {name: body[name] for name in names if name in body}
         broken, held = tuple(body.get("broken", ())), body.get("held")
         return cls(data=data, labels=labels, broken=broken, held=None if held is None else _held(held), **more)

@@ -2,14 +2,17 @@
 
 A batch model gains by more rows (its loss falls about as much with each doubling) and by what it has lost against
 the blend since it was validated. How much of either comes back is learned from the stream's own retrainings: a Bayesian
-linear regression (Bishop 2006, 3.3) of the measured gains of the *blend*, from a prior that a few of them outweigh.
+linear regression (Bishop 2006, 3.3) of the measured gains of the *blend*, from a prior that a few of them outweigh. A
+challenger that the gates refused, or that was withdrawn from shadow, brought nothing, and took nothing away: nobody was
+served by it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +43,7 @@ class Prospect:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a past retraining had to work with, and how much lower the blend's loss was on the hold-out, relatively."""
+    """What a past retraining had to work with, and what it brought: see `brought`."""
 
     prospect: Prospect
     gain: float
@@ -90,27 +93,49 @@ def measured_gain(metrics: Mapping[str, Mapping[str, float | None]], task: Task)
     return None if new is None or not old else 1.0 - new / old
 
 
+def brought(measured: float | None, *, rejected: bool) -> float | None:
+    """Return what a retraining brought: what was measured on the hold-out, or nothing if its challenger was rejected.
+
+    Examples
+    --------
+    >>> brought(-0.02, rejected=True), brought(0.01, rejected=False), brought(None, rejected=False)
+    (0.0, 0.01, None)
+    """
+    return 0.0 if rejected and measured is not None else measured
+
+
 def gains(
-    requests: Iterable[RetrainRequest], retrainings: Iterable[LedgerRecord], task: Task, moment: int
+    requests: Iterable[RetrainRequest],
+    retrainings: Iterable[LedgerRecord],
+    withdrawals: Iterable[LedgerRecord],
+    task: Task,
+    moment: int,
 ) -> tuple[Gain, ...]:
-    """Return what the ledger says that former retrainings gained.
+    """Return what the ledger says that former retrainings brought.
 
     Parameters
     ----------
-    requests, retrainings : iterable
-        The ledger's requests, and its records of what became of them.
+    requests, retrainings, withdrawals : iterable
+        The ledger's requests, and its records of what became of them, and of challengers that ended in shadow.
     task : {'binary', 'multiclass', 'regression'}
         Decides which loss is compared.
     moment : int
-        Retrainings that took effect later do not count yet, ms.
+        Retrainings that took effect later do not count yet, ms, nor what was withdrawn then or later.
     """
     prospects = {
         request.id: Prospect(**request.body["prospect"])
         for request in requests
         if "prospect" in request.body and request.effective_at <= moment
     }
+    withdrawn = {record.body["version"] for record in withdrawals if record.body["effective_at"] < moment}
     found = [
-        (prospects.get(record.body.get("request", "")), measured_gain(record.body.get("metrics") or {}, task))
+        (prospects.get(record.body.get("request", "")), _brought_by(record.body, withdrawn, task))
         for record in retrainings
     ]
     return tuple(Gain(prospect, gain) for prospect, gain in found if prospect is not None and gain is not None)
+
+
+def _brought_by(retraining: Mapping[str, Any], withdrawn: Collection[int], task: Task) -> float | None:
+    measured = measured_gain(retraining.get("metrics") or {}, task)
+    has_passed = any(retraining.get(end) for end in ("promoted", "shadowing", "waiting"))
+    return brought(measured, rejected=not has_passed or retraining.get("version") in withdrawn)

@@ -40,6 +40,9 @@ class Inspection:
     ----------
     rows, labels : int
         Predictions of the window, and examples; `labels` is 0 before they are due.
+    shortfall : float or None
+        By how much the champion's loss has risen against the served one since its validation, a difference of logs;
+        None where too few labels tell.
     season : tuple of int or None
         What it was compared with, event time, ms; None for the champion's reference.
     surprise : Surprise or None
@@ -70,6 +73,7 @@ class Inspection:
     reference: Reference | None = None
     report: DriftReport = field(default_factory=DriftReport)
     losses: Losses = _NO_LOSSES
+    shortfall: float | None = None
     season: Span | None = None
     surprise: Surprise | None = None
     prediction_chance: float | None = None
@@ -105,18 +109,8 @@ class Inspection:
             problem=self.problem,
             examples=self.examples,
             trained_rows=self.reference.trained_rows if self.reference else 0,
-            shortfall=self._shortfall(),
+            shortfall=self.shortfall,
         )
-
-    def _shortfall(self) -> float | None:
-        """Return by how much the champion's loss has risen against the served one since its validation."""
-        mean, reference = self.losses.mean, self.reference
-        losses = [mean.get("champion"), mean.get("served")]
-        losses += [reference.validation_loss, reference.served_loss] if reference else [None, None]
-        if self.losses.champion_rows < self.losses.rows or not all(losses):
-            return None
-        champion, served, promised, promised_served = (math.log(loss) for loss in losses if loss)
-        return (champion - served) - (promised - promised_served)
 
     def row(self, judgement: Judgement, report: str | None) -> dict[str, Any]:
         """Return the row of the ``windows`` table; times in microseconds."""
@@ -250,7 +244,7 @@ class Inspector:
             return found
         try:
             reference = self._reference(champion)
-            found = replace(found, reference=reference)
+            found = replace(found, reference=reference, shortfall=self._shortfall(found.losses, reference))
             found = replace(found, volume=self._volume(found, times))
             return self._judged(found, examples, known)
         except StoreError:
@@ -266,6 +260,17 @@ class Inspector:
         if found.stage.stage == "labels":
             return missing_labels(usual, found.rows, found.labels)
         return unusual_volume(usual, times, found.stage, self._settings.drift)
+
+    def _shortfall(self, losses: Losses, reference: Reference) -> float | None:
+        """Return by how much the champion's loss has risen against the served one since its validation."""
+        if losses.champion_rows < losses.rows or losses.rows < self._settings.drift.min_rows:
+            return None
+        mean = losses.mean
+        compared = [mean.get("champion"), mean.get("served"), reference.validation_loss, reference.served_loss]
+        if not all(compared):
+            return None
+        champion, served, promised, promised_served = (math.log(loss) for loss in compared if loss)
+        return (champion - served) - (promised - promised_served)
 
     def next_event(self, moment: int) -> int | None:
         """Return the first event time at or after `moment`, ms; None if there is none."""
@@ -333,5 +338,6 @@ class Inspector:
         """Return the distances that are calibrated for this stage."""
         if found.stage.stage == "data":
             return report.features
-        signals = {LABEL: report.label, SERVED_LOSS: found.losses.mean.get("served")}
+        enough = found.losses.rows >= self._settings.drift.min_rows
+        signals = {LABEL: report.label, SERVED_LOSS: found.losses.mean.get("served") if enough else None}
         return {name: value for name, value in signals.items() if value is not None}

@@ -174,7 +174,7 @@ def is_calibrated(evidence: Evidence, drift: DriftSettings) -> bool:
 def _surprise_reasons(evidence: Evidence, drift: DriftSettings) -> list[_Found | None]:
     surprise, window = evidence.surprise, evidence.window
     assert surprise is not None
-    behind = _behind_reason(evidence, drift)
+    behind = _behind_reason(evidence)
     if surprise.chance >= _limit(evidence, drift):
         return [behind]
     once_in = float(f"{(window.end - window.start) / _STAGES / max(surprise.chance, 1e-9):.2g}")
@@ -200,14 +200,14 @@ def _far(signal: Signal) -> str:
     return f"{signal.name} {distance} (usually {'below' if far else 'around'} {usual})"
 
 
-def _behind_reason(evidence: Evidence, drift: DriftSettings) -> _Found | None:
+def _behind_reason(evidence: Evidence) -> _Found | None:
     """The champion has fallen behind what is served, on the same rows: no hard week explains that."""
     shortfall = evidence.shortfall
-    if shortfall is None or evidence.loss_rows < drift.min_rows or shortfall <= math.log1p(QUALITY_DROP):
+    if shortfall is None or shortfall <= math.log1p(QUALITY_DROP):
         return None
     reason = (
-        f"The champion's loss {evidence.champion_loss:.4f} has risen by {math.expm1(shortfall):.0%} "
-        f"against that of the served prediction since its validation (limit {QUALITY_DROP:.0%})."
+        f"The champion's loss has risen by {math.expm1(shortfall):.0%} against that of the served prediction "
+        f"since its validation (limit {QUALITY_DROP:.0%})."
     )
     return _Found(reason, (_LOSS,))
 

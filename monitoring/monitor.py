@@ -226,9 +226,15 @@ class Monitor:
             evidence,
             in_shadow=None if challenger is None else challenger.version,
             alerted=any(record.key == sibling for record in self._ledger.history("alert")),
-            open_retraining=any(request.is_open for request in requests),
+            open_retraining=any(request.is_open or stage.due < request.effective_at for request in requests),
             retrainings=tuple(request.event_time for request in requests),
-            past=gains(requests, self._ledger.history("retraining"), self._settings.task, stage.due),
+            past=gains(
+                requests,
+                self._ledger.history("retraining"),
+                self._ledger.history("withdrawal"),
+                self._settings.task,
+                stage.due,
+            ),
         )
         state = PolicyState.from_json(self._ledger.recall(POLICY))
         decision, state = decide(evidence, state, self._settings)

@@ -98,13 +98,17 @@ def _in_doubt(evidence: Evidence, judgement: Judgement, state: PolicyState) -> E
 
 
 def _with_breaks(evidence: Evidence, judgement: Judgement, state: PolicyState) -> PolicyState:
-    """Count the broken windows that follow each other; one stage that finds nothing does not mend the other's."""
-    start = evidence.window.start
-    if evidence.breaks:
-        return state if start in state.broken else replace(state, broken=(*state.broken, start))
-    if judgement.verdict == "not judged" or start in state.broken or evidence.window.stage == "labels":
+    """Count the broken windows that follow each other; one stage that finds nothing does not mend the other's.
+
+    What only the labels told once they were due, only the labels of a later window tell to be over.
+    """
+    start, late = evidence.window.start, evidence.window.stage == "labels"
+    is_latest = all(start > earlier for earlier in state.broken)
+    if evidence.breaks and start not in state.broken:
+        return replace(state, broken=(*state.broken, start), told_late=late if is_latest else state.told_late)
+    if evidence.breaks or judgement.verdict == "not judged" or not is_latest or late != state.told_late:
         return state
-    return replace(state, broken=())
+    return replace(state, broken=(), told_late=False)
 
 
 def _with_verdict(evidence: Evidence, judgement: Judgement, state: PolicyState, drift: DriftSettings) -> PolicyState:
@@ -139,18 +143,21 @@ def _told(
 def _news(evidence: Evidence, state: PolicyState) -> Evidence:
     """Return the evidence; if the window's data stage alerted of the volume alone, what its labels say is news."""
     end = evidence.window.end
-    of_volume = state.volume_at == end and state.alerted_at.get("data") != end
+    of_volume = state.volume_at.get("data") == end and state.alerted_at.get("data") != end
     return replace(evidence, alerted=False) if evidence.window.stage == "labels" and of_volume else evidence
 
 
 def _with_volume(
     evidence: Evidence, decision: Decision, state: PolicyState, drift: DriftSettings
 ) -> tuple[Decision, PolicyState]:
-    """Alert when an unusual volume begins and after each cooldown that it lasts, whatever else is decided."""
+    """Alert when an unusual volume begins and after each cooldown that it lasts, whatever else is decided.
+
+    Each stage for itself: events come as ever where only their labels do not.
+    """
+    due, stage = evidence.window.due, evidence.window.stage
+    others, since = {name: at for name, at in state.volume_at.items() if name != stage}, state.volume_at.get(stage)
     if evidence.volume is None:
-        unknown = evidence.window.stage == "labels" or evidence.problem is not None
-        return decision, state if unknown else replace(state, volume_at=None)
-    due, since = evidence.window.due, state.volume_at
+        return decision, state if evidence.problem is not None else replace(state, volume_at=others)
     if since is not None and due < since + drift.cooldown:
         return replace(decision, watch=(*decision.watch, evidence.volume)), state
-    return replace(decision, alert=(*decision.alert, evidence.volume)), replace(state, volume_at=due)
+    return replace(decision, alert=(*decision.alert, evidence.volume)), replace(state, volume_at={**others, stage: due})

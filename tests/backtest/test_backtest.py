@@ -181,6 +181,16 @@ def test_side_by_side_in_processes_policies_do_the_same_with_code_of_the_project
     assert found[1]["policies"]["never"]["promoted"] == 1
 
 
+def test_what_a_policy_does_does_not_depend_on_who_ran_before_it(tmp_path):
+    again = {"min_examples": 500, "every": "500 rows", "growth": None}
+    together = run(write(tmp_path / "together", retrain=again), "drift,slow{blend.rates=[0]},batch-only")[0]["policies"]
+    for name in ("slow{blend.rates=[0]}", "batch-only"):
+        alone = run(write(tmp_path / name.partition("{")[0], retrain=again), name)[0]["policies"]
+        (key,) = alone
+        told = ("alerted", "quarantined", "retrainings")
+        assert [without_seconds(together[key][what]) for what in told] == [alone[key][what] for what in told]
+
+
 def test_a_process_that_is_killed_is_said(tmp_path):
     folder = write(tmp_path, batch={"trials": 1, "candidates": ["models.py:ending"], "holdout": "500 rows"})
     (folder / "models.py").write_text("import os, signal\ndef ending(*given): os.kill(os.getpid(), signal.SIGKILL)\n")
@@ -373,3 +383,15 @@ def test_data_that_fails_a_check_is_not_trained_on(tmp_path):
     allowed = write(tmp_path / "allowed", validation={"allow": {"z": ["leak"]}})
     (allowed / "rows.csv").write_text((folder / "rows.csv").read_text())
     assert "never got a champion" not in run(allowed, "never")[1]
+
+
+def test_a_phase_counts_from_the_bootstrap_that_passed(tmp_path):
+    folder = write(tmp_path, retrain={"bootstrap_after": "500 rows", "min_examples": 100, "duration": "10 rows"})
+    header, *lines = (folder / "rows.csv").read_text().splitlines()
+    lines[:1_000] = [line[:-1] + "1" for line in lines[:1_000]]
+    (folder / "rows.csv").write_text("\n".join([header, *lines]))
+    retrainings = run(folder, "every:2000rows+500rows")[0]["policies"]["every:2000rows+500rows"]["retrainings"]
+    passed = [one["promoted"] for one in retrainings].index(True)
+    assert passed > 0
+    first, second, *_ = (one["decided_at"] for one in retrainings[passed:])
+    assert second - first == 500

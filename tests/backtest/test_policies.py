@@ -47,6 +47,12 @@ def test_a_setting_of_a_policy_may_be_changed():
     assert policy.settings.windows.span == 2 * DAY
 
 
+def test_a_setting_that_is_a_list_stands_in_brackets():
+    (policy,) = parsed("slow{blend.rates=[0, 0.01],drift.persistence=1,batch.candidates=[linear]}").values()
+    assert (policy.settings.blend.rates, policy.settings.drift.persistence) == ([0.0, 0.01], 1)
+    assert [one.family for one in policy.settings.batch.candidates] == ["linear"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -50,7 +50,11 @@ class Lab:
     def fill(self, days: range, *, shift: float = 0.0, champion: int | None = None, wrong: bool = False) -> None:
         """Append the events and labels of some days; `shift` moves features, `wrong` the predictions."""
         for day in days:
-            rows = day_rows(day, shift=shift, champion=champion, wrong=wrong)
+            self.append(day_rows(day, shift=shift, champion=champion, wrong=wrong))
+
+    def append(self, *days: list[dict[str, object]]) -> None:
+        """Append events and labels, a batch a day."""
+        for rows in days:
             self.written += 1
             kinds = ((PREDICTIONS, predictions_schema), (EXAMPLES, examples_schema))
             for table, schema in kinds:
@@ -66,7 +70,7 @@ class Lab:
         body = {"version": version, "effective_at": effective_at}
         self.ledger.record("promotion", f"v{version}", event_time=effective_at, body=body)
 
-    def reference(self, version: int, *, loss: float = 0.7) -> Path:
+    def reference(self, version: int, *, loss: float = 0.7, served: float | None = None) -> Path:
         """Write the reference of a version: what the stream looks like without a shift."""
         rows = [row for day in range(5) for row in day_rows(day, seed=100)]
         buffer = io.BytesIO()
@@ -76,7 +80,12 @@ class Lab:
         path = folder / f"{version}.parquet"
         path.write_bytes(buffer.getvalue())
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-        stamp = {"version": version, "digest": digest, "rows": len(rows), "validation": {"loss": loss}}
+        stamp = {
+            "version": version,
+            "digest": digest,
+            "rows": len(rows),
+            "validation": {"loss": loss, "served_loss": served},
+        }
         (folder / f"{version}.json").write_text(json.dumps(stamp))
         return path
 

@@ -10,7 +10,7 @@ import pytest
 
 from core.durations import DAY
 from core.settings import Settings
-from monitoring.calibration import Calibration, calibrate, calibrations
+from monitoring.calibration import Calibration, calibrate, calibrations, draw_windows
 from monitoring.comparison import compare_data, compare_labels
 from monitoring.distances import distances
 from monitoring.signals import SERVED_LOSS, Signals
@@ -154,3 +154,12 @@ def test_windows_that_a_day_is_divided_into_are_compared_with_their_time_of_day(
     by_night = next(signal for signal in calibration.surprise(found, start).moved if signal.name == "size")
     assert by_night.usual == pytest.approx(by_day.usual, rel=0.5), "half of all are as far, on either side"
     assert calibration.surprise({**found, "size": 4 * found["size"]}, start).chance < 0.02
+
+
+@pytest.mark.parametrize("in_a_day", [2, 4, 24])
+@pytest.mark.parametrize("blocks", [199 * 24, 400, 401])
+def test_whatever_their_number_windows_of_all_times_of_day_are_drawn(in_a_day, blocks):
+    drawn = [int(window[0]) for window in draw_windows(np.arange(blocks), 1, np.random.default_rng(0))]
+    assert len(set(drawn)) == len(drawn)
+    counts = np.bincount(np.array(drawn) % in_a_day, minlength=in_a_day)
+    assert counts.min() >= 0.25 * len(drawn) / in_a_day

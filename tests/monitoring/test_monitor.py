@@ -6,10 +6,11 @@ import shutil
 import threading
 from dataclasses import replace
 
+import monitoring_lab
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from monitoring_lab import ROWS, START, Lab
+from monitoring_lab import ROWS, START, Lab, day_rows
 
 from core.audit import Ledger
 from core.durations import DAY, HOUR
@@ -18,7 +19,8 @@ from core.locks import FileLock
 from core.status import read_status, write_status
 from core.store import TableStore
 from core.tables import CORRECTIONS, WINDOWS, corrections_schema
-from monitoring.monitor import Monitor
+from monitoring.decision import PolicyState
+from monitoring.monitor import POLICY, Monitor
 
 
 def open_monitor(lab: Lab) -> Monitor:
@@ -100,6 +102,22 @@ def test_a_champion_that_disappoints_is_drift_once_labels_are_due(lab):
     assert data["losses"] == []
 
 
+@pytest.mark.parametrize(("in_company", "known"), [(5, False), (29, False), (30, True)])
+def test_how_far_a_champion_fell_behind_is_not_told_by_a_few_labels(lab, in_company, known):
+    rows = day_rows(0, champion=1)
+    for number, row in enumerate(rows):
+        row["p_champion"] = 0.5
+        if number >= in_company:
+            row["p_linear"] = None
+    lab.append(rows)
+    lab.reference(1, loss=0.2, served=0.6)
+    lab.promote(1, None)
+    lab.reach(START + DAY + 6 * HOUR)
+    open_monitor(lab).run_once()
+    state = PolicyState.from_json(lab.ledger.recall(POLICY))
+    assert (state.shortfall > 0.5) is known
+
+
 def test_the_moment_at_which_the_loss_rose_is_told_with_the_drift_it_belongs_to(lab):
     lab.fill(range(3), champion=1)
     lab.fill(range(3, 4), champion=1, wrong=True)
@@ -156,6 +174,20 @@ def test_bootstrap_is_decided_once_and_again_after_it_failed(lab):
     open_monitor(lab).run_once()
     assert [request.trigger for request in lab.ledger.requests()] == ["bootstrap", "bootstrap"]
     assert lab.sent == []
+
+
+def test_a_retraining_is_under_way_until_it_takes_effect_however_soon_its_fit_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(monitoring_lab, "PROJECT", monitoring_lab.PROJECT.replace("every: 30d", "duration: 47h"))
+    lab = monitoring_lab.open_lab(tmp_path)
+    lab.fill(range(6))
+    for day in (4, 5, 6):
+        lab.reach(START + day * DAY)
+        open_monitor(lab).run_once()
+        finish(lab, "gated")
+    assert [request.id for request in lab.ledger.requests()] == [
+        "bootstrap-2013-01-03T06:00:00Z",
+        "bootstrap-2013-01-05T06:00:00Z",
+    ]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "exchanged", "missing", "stamp", "foreign"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from typing import Any
@@ -12,11 +13,12 @@ from policy_lab import DRIFT, INFINITE, LIMITS, SPAN, drifted, looks, make_setti
 from core.durations import ROW
 from core.loop_settings import DriftSettings
 from core.recorded import FIRST_ROW, ROW_TIME
+from core.settings import Settings
 from monitoring.calibration import Signal, Surprise
 from monitoring.decision import Decision, PolicyState
 from monitoring.judgement import Evidence, judge
 from monitoring.policy import decide
-from monitoring.windows import due_stages, start_progress
+from monitoring.windows import WindowStage, due_stages, start_progress
 
 
 @given(st.lists(looks, max_size=40))
@@ -207,6 +209,37 @@ def test_a_break_that_lasts_is_how_the_stream_is_now():
     assert not any(one.unlearn for one in [*seen, after]), "how the stream is now must not be forgotten"
 
 
+def _turned(horizon: int, windows: range, chosen: Settings) -> list[tuple[WindowStage, Decision]]:
+    """Let the labels of some windows contradict the champion, which nothing tells before they are due."""
+    state, seen = PolicyState(champion=1), []
+    for found in itertools.takewhile(
+        lambda one: one.start < 14 * SPAN, due_stages(start_progress(0, SPAN), SPAN, horizon, 10**7)
+    ):
+        late = found.stage == "labels"
+        breaks = ("Were they turned round?",) if late and found.start // SPAN in windows else ()
+        values = {"label": 0.0} if late else {"features": {"a": 0.0}}
+        decision, state = decide(Evidence(found, 0, champion=1, rows=900, breaks=breaks, **values), state, chosen)
+        seen.append((found, decision))
+    return seen
+
+
+@pytest.mark.parametrize("horizon", [SPAN // 10, SPAN, SPAN + SPAN // 2])
+def test_late_labels_that_stay_turned_round_are_how_the_stream_is_now(horizon):
+    seen = _turned(horizon, range(5, 99), make_settings({"quarantine_windows": 3}))
+    assert [found.start // SPAN for found, decision in seen if decision.quarantine] == [5, 6, 7]
+    assert [decision.release for _, decision in seen if decision.release] == [(5 * SPAN, 6 * SPAN, 7 * SPAN)]
+    assert [bool(decision.alert) for _, decision in seen].count(True) == 1
+    assert not any(decision.unlearn for _, decision in seen)
+
+
+@pytest.mark.parametrize("horizon", [SPAN // 10, SPAN, SPAN + SPAN // 2])
+def test_late_labels_that_were_turned_round_are_unlearned_when_they_are_right_again(horizon):
+    seen = _turned(horizon, range(5, 7), make_settings({"quarantine_windows": 3}))
+    told = [(found.name, decision.unlearn) for found, decision in seen if decision.unlearn]
+    assert [starts for _, starts in told] == [(5 * SPAN, 6 * SPAN)]
+    assert told[0][0] == next(found.name for found, _ in seen if (found.start, found.stage) == (7 * SPAN, "labels"))
+
+
 def test_the_labels_of_a_broken_window_are_no_drift():
     chosen, state = make_settings({"persistence": 1, "of_windows": 1}), PolicyState(champion=1)
     _, state = decide(drifted(0, breaks=("The column is gone.",)), state, chosen)
@@ -235,6 +268,16 @@ def test_an_outage_is_told_when_it_begins_and_after_each_cooldown_and_again_when
     assert told == ["ignore", "alert", "watch", "watch", "watch", "alert", "ignore", "alert"]
 
 
+def test_labels_that_do_not_come_are_told_after_each_cooldown_though_events_do():
+    state, told = PolicyState(champion=1), []
+    for number in range(8):
+        _, state = _told(Evidence(stage(number), 0, champion=1), state)
+        action, state = _told(Evidence(stage(number, "labels"), 0, champion=1, volume="Do labels still come?"), state)
+        state = PolicyState.from_json(json.loads(json.dumps(state.to_json())))
+        told.append(action)
+    assert told == ["alert", "watch", "watch", "watch", "alert", "watch", "watch", "watch"]
+
+
 def test_an_outage_and_drift_of_one_stage_are_told_together_and_neither_hides_the_other():
     state = PolicyState(champion=1)
     action, state = _told(drifted(0), state)
@@ -253,7 +296,7 @@ def test_an_outage_does_not_hide_a_quarantine_nor_a_problem_an_outage():
     decision, state = decide(drifted(0, problem="damaged", volume=OUTAGE), PolicyState(champion=1), make_settings())
     assert decision.alert == ("damaged", OUTAGE)
     _, state = decide(drifted(1, problem="damaged"), state, make_settings())
-    assert state.volume_at == stage(0).due, "a reference that is damaged does not say that it is over"
+    assert state.volume_at == {"data": stage(0).due}, "a reference that is damaged does not say that it is over"
 
 
 @pytest.mark.parametrize("drifts", [True, False])

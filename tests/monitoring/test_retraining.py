@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_lab import SPAN, drifted, looks, make_settings, play, stage
 
+from core.audit import LedgerRecord, RetrainRequest
 from monitoring.decision import PolicyState
-from monitoring.gain import Gain, Prospect, expected_gain
+from monitoring.gain import Gain, Prospect, expected_gain, gains
 from monitoring.judgement import Evidence, judge
 from monitoring.policy import decide
 from monitoring.windows import due_stages, start_progress
@@ -241,3 +242,32 @@ def test_the_expected_gain_lies_between_what_was_thought_and_what_was_seen(past)
     assert min(values) - 1e-9 <= expected <= max(values) + 1e-9
     mixed = [Gain(Prospect(growth, shortfall), gain) for growth, shortfall, gain in past]
     assert abs(expected_gain(Prospect(0.0), mixed)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("became", "withdrawn_at", "brought"),
+    [
+        ("promoted", None, -0.25),
+        ("shadowing", None, -0.25),
+        ("waiting", None, -0.25),
+        ("gated", None, 0.0),
+        ("shadowing", 1, 0.0),
+        ("shadowing", 2, -0.25),
+    ],
+)
+def test_a_challenger_that_was_rejected_brought_nothing_and_took_nothing_away(became, withdrawn_at, brought):
+    request = RetrainRequest("r", "drift", 1, 1, body={"prospect": {"growth": 0.5, "shortfall": 0.1}})
+    metrics = {"blend_with_challenger": {"log_loss": 0.5}, "blend_with_champion": {"log_loss": 0.4}}
+    ends = {end: end == became for end in ("promoted", "shadowing", "waiting")}
+    made = LedgerRecord("retraining", "r-1", 1, 0.0, {"request": "r", "version": 4, "metrics": metrics, **ends})
+    ended = LedgerRecord("withdrawal", "4", withdrawn_at, 0.0, {"version": 4, "effective_at": withdrawn_at})
+    withdrawals = [] if withdrawn_at is None else [ended]
+    assert gains([request], [made], withdrawals, "binary", 2) == (Gain(Prospect(0.5, 0.1), pytest.approx(brought)),)
+    assert gains([request], [made], withdrawals, "binary", 0) == ()
+
+
+def test_refused_retrainings_are_tried_less_and_less_often():
+    worth, refused = Prospect(0.7), []
+    while expected_gain(worth, refused) >= 0.005:
+        refused.append(Gain(worth, 0.0))
+    assert 1 < len(refused) < 10
