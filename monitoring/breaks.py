@@ -124,7 +124,13 @@ def data_doubts(features: Features, earlier: pa.Table) -> list[str]:
     ]
 
 
-def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings, until: int | None = None) -> list[str]:
+def label_breaks(
+    examples: pa.Table,
+    reference: pa.Table,
+    settings: Settings,
+    until: int | None = None,
+    skill: float | None = None,
+) -> list[str]:
     """Return why a window's labels are not to be learned from: the champion, right before, is wrong the other way.
 
     Parameters
@@ -133,8 +139,10 @@ def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings, un
         Labelled rows of the window that are known by now, and the reference.
     until : int or None
         Now, ms: of the window's days those count whose labels are due. None for all.
+    skill : float or None
+        The champion's on its own hold-out, for a reference of rows of which too few were served to tell what is usual.
     """
-    before = agreement(reference, "served", settings.task)
+    before = _usual_agreement(reference, settings, skill)
     if before is None or before < AGREES:
         return []
     now, on = agreement(examples, "champion", settings.task), ""
@@ -149,18 +157,25 @@ def label_breaks(examples: pa.Table, reference: pa.Table, settings: Settings, un
     ]
 
 
-def label_doubts(examples: pa.Table, reference: pa.Table, settings: Settings) -> list[str]:
+def label_doubts(examples: pa.Table, reference: pa.Table, settings: Settings, skill: float | None = None) -> list[str]:
     """Return why labels that follow a break may still be broken: the champion is not right again.
 
     Parameters
     ----------
     examples, reference : pyarrow.Table
         Labelled rows of the window that are known by now, and the reference.
+    skill : float or None
+        As of :func:`label_breaks`.
     """
-    before, now = agreement(reference, "served", settings.task), agreement(examples, "champion", settings.task)
+    before, now = _usual_agreement(reference, settings, skill), agreement(examples, "champion", settings.task)
     if before is None or before < AGREES or now is None or now >= AGREES / 2:
         return []
     return [f"The labels do not agree with the champion again: their agreement is {now:+.2f}, {before:+.2f} was usual."]
+
+
+def _usual_agreement(reference: pa.Table, settings: Settings, skill: float | None) -> float | None:
+    served = agreement(reference, "served", settings.task)
+    return skill if served is None else served
 
 
 def _gone(current: pa.Table, reference: pa.Table, settings: Settings) -> dict[str, str]:

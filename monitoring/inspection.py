@@ -317,21 +317,21 @@ class Inspector:
         """
         stage, settings = found.stage, self._settings
         assert found.reference is not None
-        reference, breaks, doubts = found.reference.sample, list[str](), list[str]()
+        reference, skill, breaks, doubts = found.reference.sample, found.reference.skill, list[str](), list[str]()
         features = Features(current, reference, settings, steps, surprise)
         data = stage.stage == "data" and settings.drift.feature_threshold != math.inf
         labels = math.inf not in (settings.drift.label_threshold, settings.drift.quality_drop)
         if data:
             breaks += data_breaks(features, self._rows.predictions(stage.before()))
         if labels:
-            breaks += label_breaks(known, reference, settings, stage.due)
+            breaks += label_breaks(known, reference, settings, stage.due, skill)
         if breaks:
             return breaks, []
         if data and features.unusual:
             for number in range(2, settings.drift.quarantine_windows + 2):
                 doubts += data_doubts(features, self._rows.predictions(stage.before(number)))
         if labels:
-            doubts += label_doubts(known, reference, settings)
+            doubts += label_doubts(known, reference, settings, skill)
         return [], doubts
 
     def _signals(self, found: Inspection, report: DriftReport) -> dict[str, float]:

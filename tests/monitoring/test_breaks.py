@@ -130,6 +130,10 @@ def test_labels_turned_round_are_a_break_and_harder_labels_are_none():
     assert label_doubts(window, REFERENCE, SETTINGS) == []
     assert all("again" in label_doubts(one, REFERENCE, SETTINGS)[0] for one in (noise, turned))
     assert label_doubts(noise.slice(0, 50), REFERENCE, SETTINGS) == [], "too few to tell"
+    ingested = REFERENCE.slice(0, 0)
+    assert label_breaks(turned, ingested, SETTINGS) == label_doubts(turned, ingested, SETTINGS) == []
+    assert "+0.80 was usual" in label_breaks(turned, ingested, SETTINGS, skill=0.8)[0]
+    assert "+0.80 was usual" in label_doubts(turned, ingested, SETTINGS, 0.8)[0]
 
 
 def on_days(window, column, values, days):
