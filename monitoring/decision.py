@@ -95,6 +95,8 @@ class PolicyState:
         data, labels = (tuple(map(_verdict, body[name])) for name in ("data", "labels"))
         names = ("champion", "last_retraining", "shortfall", "alerted_at", "volume_at", "told_late")
         more = {name: body[name] for name in names if name in body}
+        if not isinstance(more.get("volume_at", {}), Mapping):
+            del more["volume_at"]  # of an older headrace: what lasts is told once more
         broken, held = tuple(body.get("broken", ())), body.get("held")
         return cls(data=data, labels=labels, broken=broken, held=None if held is None else _held(held), **more)
 

@@ -278,6 +278,13 @@ def test_labels_that_do_not_come_are_told_after_each_cooldown_though_events_do()
     assert told == ["alert", "watch", "watch", "watch", "alert", "watch", "watch", "watch"]
 
 
+@pytest.mark.parametrize("volume_at", [None, 10_000])
+def test_what_an_older_headrace_remembered_is_read(volume_at):
+    older = {**PolicyState(champion=1).to_json(), "volume_at": volume_at}
+    del older["told_late"]
+    assert PolicyState.from_json(older) == PolicyState(champion=1)
+
+
 def test_an_outage_and_drift_of_one_stage_are_told_together_and_neither_hides_the_other():
     state = PolicyState(champion=1)
     action, state = _told(drifted(0), state)
