@@ -16,7 +16,7 @@ from core.recorded import ROW_TIME, counts_rows
 from core.settings import Settings
 
 _PARTS = re.compile(r"[^,{}]+(?:\{[^{}]*\})?")
-_BETWEEN = re.compile(r",(?![^\[\]]*\])")
+_COMMAS_OUTSIDE_LISTS = re.compile(r",(?![^\[\]]*\])")
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)\{([^{}]*)\}")
 _UNMOVED = {"retrain.on_drift": False, "retrain.growth": None}
 _NEVER = {"retrain.every": None, **_UNMOVED}
@@ -97,7 +97,7 @@ def _policy(text: str, content: Mapping[str, Any], where: str) -> Policy:
                 f"--policies: {text!r}: changes go to the project's own policy, which is not {named[1]}; "
                 f"write another name, such as mine{{{named[2]}}}"
             )
-        changes = [_change(part) for part in _BETWEEN.split(named[2]) if part.strip()]
+        changes = [_change(part) for part in _COMMAS_OUTSIDE_LISTS.split(named[2]) if part.strip()]
         keys = [key for key, _ in changes]
         if twice := {key for key in keys if keys.count(key) > 1}:
             raise UsageError(f"--policies: {text!r}: {sorted(twice)[0]} is given twice")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import pyarrow as pa
 
 from core.audit import CHALLENGER_BLEND
 from core.batch_model import FittedModel
@@ -20,6 +17,7 @@ from core.settings import Settings
 from core.tables import CORRECTIONS, ReadsTables, anew_column, prediction_column
 from flows.checks.report import DataReport
 from flows.checks.run import check_data
+from flows.digests import columns_digest
 from flows.evaluation import evaluate
 from flows.examples import DataVersion, Examples, LeftOut, only_mature, read_counted
 from flows.fitting import fit
@@ -149,7 +147,7 @@ class Trainer:
             settings.retrain.min_examples,
             len(rows),
             tuple(without),
-            _said_of(rows, _online_columns(settings)),
+            columns_digest(rows, _online_columns(settings)),
         )
         checked = self._checked(key, data, settings, accepted)
         _stop_for(checked.problems, len(rows))
@@ -188,7 +186,7 @@ class Trainer:
         return self._reports[whole]
 
     def _calibrations(self, fitted: Any, rows: Examples, settings: Settings) -> Calibrations:
-        key = (fitted, settings.windows, _said_of(rows, [prediction_column("served")]))
+        key = (fitted, settings.windows, columns_digest(rows, [prediction_column("served")]))
         if key not in self._usual:
             self._usual[key] = calibrations(rows.table, settings)
         return self._usual[key]
@@ -232,15 +230,6 @@ def _fit(project: Project, rows: Examples, train: Examples) -> _Fitted:
 
 def _online_columns(settings: Settings) -> list[str]:
     return [column(expert.name) for expert in settings.online for column in (prediction_column, anew_column)]
-
-
-def _said_of(rows: Examples, columns: Sequence[str]) -> str:
-    """Return a digest of what was predicted of rows: policies differ by it, and so does what is made of it."""
-    said = rows.table.select([name for name in columns if name in rows.table.column_names]).combine_chunks()
-    written = pa.BufferOutputStream()
-    with pa.ipc.new_stream(written, said.schema) as stream:
-        stream.write_table(said)
-    return hashlib.sha256(written.getvalue()).hexdigest()
 
 
 def _stop_for(why: list[str], rows: int) -> None:

@@ -57,6 +57,21 @@ def predictions_digest(predictions: Sequence[Prediction]) -> str:
     return total.hexdigest()
 
 
+def columns_digest(rows: Examples, columns: Sequence[str]) -> str:
+    """Return the SHA-256 over columns of rows as they lie in memory: quick, to compare within one process.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Those that the table lacks are left out.
+    """
+    chosen = rows.table.select([name for name in columns if name in rows.table.column_names]).combine_chunks()
+    written = pa.BufferOutputStream()
+    with pa.ipc.new_stream(written, chosen.schema) as stream:
+        stream.write_table(chosen)
+    return hashlib.sha256(written.getvalue()).hexdigest()
+
+
 def sample(rows: int, at_most: int = SAMPLE) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return the positions of the rows whose predictions are compared: evenly over all of them, the first and last too.
 
