@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,11 @@ class ServedRows:
     champion: Sequence[Prediction | None]
     published: Sequence[Prediction | None]
     canary: np.ndarray[Any, np.dtype[np.int32]]
+
+    @cached_property
+    def has_champion(self) -> bool:
+        """Whether there ever was a champion that predicted."""
+        return any(prediction is not None for prediction in self.champion)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,8 @@ class Policy:
 
 OF_A_POLICY = ("windows", "drift", "retrain", "batch", "gates", "blend")
 """Sections of the project file that policies may differ in."""
+STREAM = "stream"
+"""What the result calls the pass that all policies share."""
 
 
 def parse_policies(text: str, content: Mapping[str, Any], where: str) -> list[Policy]:
@@ -76,6 +78,8 @@ def parse_policies(text: str, content: Mapping[str, Any], where: str) -> list[Po
         raise UsageError("--policies: name at least one, such as never,drift")
     policies = [_policy(name, content, where) for name in names]
     called = [policy.name for policy in policies]
+    if STREAM in called:
+        raise UsageError(f"--policies: {STREAM!r} is what the result calls the recorded stream; write another name")
     if twice := {name for name in called if called.count(name) > 1}:
         raise UsageError(f"--policies: two are named {sorted(twice)[0]!r}; write another name before the braces")
     return policies

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from backtest.outcome import Outcome, Retraining, ServedRows
+from backtest.policies import Policy
 from backtest.shadowing import Ended
 from backtest.tape import Tape
 from core.clocks import Clock
@@ -24,9 +25,14 @@ from core.recorded import FIRST_ROW, ROW_TIME
 from core.settings import Settings
 from core.spans import window_origin
 from core.tables import PREDICTIONS, milliseconds
+from core.wording import counted
 
 _PERIODS = 10
 Metrics = dict[str, dict[str, float | None]]
+INCOMPARABLE = (
+    "The policies cannot be compared: there is no row whose label came that every expert of every policy predicted. "
+    "Take more of the stream, or leave the policies out whose champion came last."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +64,7 @@ class Common:
 
 
 def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> Common:
-    """Find them."""
+    """Find them; a champion's, under those policies that ever got one."""
     labels = {int(row): outcome for row, outcome in reversed(list(zip(tape.label_row, tape.outcomes, strict=True)))}
     names = {expert.name for expert in settings.online}
     active = {name for name in names if any(name in online for online in tape.online)}
@@ -67,7 +73,7 @@ def common_rows(tape: Tape, outcomes: Sequence[Outcome], settings: Settings) -> 
         for row in sorted(labels)
         if all(outcome.rows.online[row].keys() >= active for outcome in outcomes)
         and all(is_sane(outcome.rows.published[row]) for outcome in outcomes)
-        and all(outcome.rows.champion[row] is not None for outcome in outcomes if outcome.policy.batch)
+        and all(outcome.rows.champion[row] is not None for outcome in outcomes if outcome.rows.has_champion)
     ]
     times = milliseconds(tape.tables.whole(PREDICTIONS)["event_time"])[rows]
     span = settings.windows.span
@@ -92,29 +98,33 @@ def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds:
         "window": clock.setting(settings.windows.span),
         "rows": {"events": len(tape.online), "labels": len(tape.outcomes), "common": len(common.rows)},
         "periods": len(common.full_periods),
-        "refused": dict(tape.refused),
-        "repeated": dict(tape.repeated),
+        "refused": dict(tape.unused.refused),
+        "repeated": dict(tape.unused.repeated),
+        "unjoined": dict(tape.unused.unjoined),
         "first_event": clock.to_json(tape.first_event),
-        "last_event": clock.to_json(int(milliseconds(tape.tables.whole(PREDICTIONS)["event_time"]).max())),
+        "last_event": clock.to_json(tape.last_event),
         "policies": {outcome.policy.name: _of_policy(outcome, common, settings) for outcome in outcomes},
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
 
 
-def incomparable(found: Mapping[str, Any]) -> str:
-    """Say of a result without common rows why there is none, and what to do."""
-    policies = found["policies"]
-    said = "The policies cannot be compared: there is no row that every expert of every policy predicted."
-    without = [name for name, one in policies.items() if "champion" in one["over_time"]["loss"] and not one["promoted"]]
-    if not without:
-        return f"{said} Take more of the stream."
-    return f"{said} No champion was promoted under {', '.join(without)}: take more of the stream, or leave that out."
+def too_small(tape: Tape, policies: Sequence[Policy]) -> list[str]:
+    """Say of which policies no window can ever be judged, because none has rows enough, and what to do."""
+    times = milliseconds(tape.tables.whole(PREDICTIONS)["event_time"])
+    told: dict[str, list[str]] = {}
+    for policy in policies:
+        span, least = policy.settings.windows.span, policy.settings.drift.min_rows
+        most = int(np.unique((times - window_origin(tape.first_event, span)) // span, return_counts=True)[1].max())
+        if policy.batch and most < least:
+            said = f"no window was judged: the largest holds {counted(most, 'event')}, drift.min_rows is {least:,}"
+            told.setdefault(f"{said}; take longer windows (windows.span), or lower it", []).append(policy.name)
+    return [f"{', '.join(names)}: {said}" for said, names in told.items()]
 
 
 def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str, Any]:
     rows, online = outcome.rows, outcome.rows.online
     columns: dict[str, list[Prediction]] = {"served": [_sure(rows.published[row]) for row in common.rows.tolist()]}
-    if outcome.policy.batch:
+    if rows.has_champion:
         columns["champion"] = [_sure(rows.champion[row]) for row in common.rows]
     for expert in settings.online:
         if all(expert.name in online[row] for row in common.rows):
@@ -130,7 +140,7 @@ def _of_policy(outcome: Outcome, common: Common, settings: Settings) -> dict[str
         "retrains": len(done),
         "promoted": len(outcome.entered),
         "train_seconds": round(sum(one.attempt.seconds for one in done), 2),
-        "rows_trained": sum(one.attempt.rows for one in done),
+        "rows_trained": sum(one.attempt.rows for one in done if one.attempt.seconds),
         "alerts": len(outcome.alerts),
         "retrainings": [_of_retraining(one, outcome, settings.clock) for one in done],
         "alerted": [

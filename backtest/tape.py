@@ -6,18 +6,17 @@ order of its steps for every policy to be replayed against.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, groupby
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from backtest.tables import MemoryTables
+from backtest.unused import Unused, unused
 from core.errors import SourceError
 from core.features import load_features
 from core.pii_key import load_pseudonyms
@@ -25,7 +24,6 @@ from core.predictions import Outcome, Prediction
 from core.project import Project
 from core.settings import Settings
 from core.spans import next_due, window_origin
-from core.strict_json import shorten
 from core.tables import (
     CORRECTIONS,
     EXAMPLES,
@@ -47,7 +45,6 @@ from streaming.table_writer import TableWriter
 from streaming.transport import RawRecord
 
 _FLUSH_ROWS = 20_000
-_PLACE = re.compile(r"at `\$\.([^`]+)`")
 Progress = Callable[[int], None]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -72,14 +69,10 @@ class Tape:
         What the online experts said when each example was learned; empty where they were not asked again.
     boundaries : dict of int to int
         At each time at which a window's stage is due, ms: the step up to which the stream had come.
-    first_event, end : int
-        Event time of the first event, and the time behind the last record, ms.
-    refused : dict of str to int
-        How many records could not be used, by reason.
-    repeated : dict of str to int
-        How many events had the id of an earlier one, and how many labels contradicted an earlier one of their event.
-    first_refused : str
-        The first of them, and what is wrong with it; empty where there is none, or values are personal.
+    first_event, last_event, end : int
+        Event time of the first and the latest event, and the time behind the last record, ms.
+    unused : Unused
+        What was left out of the stream.
     """
 
     tables: MemoryTables
@@ -93,10 +86,9 @@ class Tape:
     anew: list[dict[str, Prediction]]
     boundaries: dict[int, int]
     first_event: int
+    last_event: int
     end: int
-    refused: Mapping[str, int] = field(default_factory=dict)
-    repeated: Mapping[str, int] = field(default_factory=dict)
-    first_refused: str = ""
+    unused: Unused
 
     @property
     def last_step(self) -> int:
@@ -164,11 +156,13 @@ def record(project: Project, items: Iterable[Item], progress: Progress = lambda 
     recorder.finish()
     if machine.state.first_event is None:
         raise SourceError(
-            f"{project.folder}: the recorded stream has no event that could be predicted; {_why(recorder)}"
+            f"{project.folder}: the recorded stream has no event that could be predicted; "
+            f"{recorder.unused().refused_told() or 'there is none'}"
         )
     if not machine.state.books.events.joined + machine.state.books.events.implied:
         raise SourceError(
-            f"{project.folder}: no event of the recorded stream has a label that could be learned; {_why(recorder)}"
+            f"{project.folder}: no event of the recorded stream has a label that could be learned; "
+            f"{recorder.unused().told(settings)}"
         )
     return _tape(tables, recorder, settings)
 
@@ -185,8 +179,8 @@ class _Recorder:
         self._origin = 0
         self._next: int | None = None
         self._waiting: list[RawRecord] = []
-        self.first_letter: DeadLetter | None = None
-        self.is_personal = settings.is_personal
+        self._first_letter: DeadLetter | None = None
+        self._is_personal = settings.is_personal
 
     def take(self, record: RawRecord) -> None:
         if self._next is None:
@@ -204,6 +198,10 @@ class _Recorder:
         self._work()
         self._writer.flush(self.machine.state.step)
 
+    def unused(self) -> Unused:
+        """Return what was left out so far."""
+        return unused(self.machine.state.books, self._first_letter, is_personal=self._is_personal)
+
     def _reach(self, boundary: int, record: RawRecord) -> None:
         """Say that time has come: what that boundary is due to is known then."""
         self._work()
@@ -217,8 +215,8 @@ class _Recorder:
             outputs = self.machine.process(self._waiting)
             self._writer.add(outputs)
             self._waiting = []
-            if self.first_letter is None:
-                self.first_letter = next((one for one in outputs if isinstance(one, DeadLetter)), None)
+            if self._first_letter is None:
+                self._first_letter = next((one for one in outputs if isinstance(one, DeadLetter)), None)
         if self._writer.rows >= _FLUSH_ROWS:
             self._writer.flush(self.machine.state.step)
 
@@ -253,10 +251,9 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
         _said(examples, {expert.name: anew_column(expert.name) for expert in settings.online}),
         recorder.boundaries,
         state.first_event,
+        int(milliseconds(predictions["event_time"]).max()),
         recorder.end,
-        dict(state.books.reasons),
-        {"events": state.books.events.duplicates, "labels": state.books.labels.corrected},
-        _first_refused(recorder),
+        recorder.unused(),
     )
 
 
@@ -271,42 +268,3 @@ def _said(rows: pa.Table, columns: Mapping[str, str]) -> list[dict[str, Predicti
 
 def _ints(column: pa.ChunkedArray) -> Ints:
     return np.asarray(column.to_numpy(), dtype=np.int64)
-
-
-def reasons_told(refused: Mapping[str, int], first: str) -> str:
-    """Return a sentence of what could not be used, and of the first of it.
-
-    Examples
-    --------
-    >>> reasons_told({"bad_label": 2}, "the first, 'a': no outcome")
-    "2 x bad_label; the first, 'a': no outcome"
-    """
-    counts = ", ".join(f"{count} x {reason}" for reason, count in refused.items())
-    return "; ".join(filter(None, [counts, first]))
-
-
-def _why(recorder: _Recorder) -> str:
-    return reasons_told(recorder.machine.state.books.reasons, _first_refused(recorder)) or "there is none"
-
-
-def _first_refused(recorder: _Recorder) -> str:
-    """Return what is wrong with the first record that was refused; nothing where that may say something personal."""
-    letter = recorder.first_letter
-    if letter is None or recorder.is_personal:
-        return ""
-    record, bad = letter.record, letter.bad
-    return f"the first, {(record.key or b'').decode()!r}: {bad.detail}{_found_there(record, bad.detail)}"
-
-
-def _found_there(record: RawRecord, detail: str) -> str:
-    """Return what is in the record where a detail says that something else was expected; nothing if it is not found."""
-    place = _PLACE.search(detail)
-    if place is None or record.value is None:
-        return ""
-    try:
-        found = msgspec.json.decode(record.value)
-        for part in place[1].split("."):
-            found = found[part]
-    except (msgspec.DecodeError, LookupError, TypeError):
-        return ""
-    return f": it is {shorten(repr(found))}"

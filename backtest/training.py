@@ -55,9 +55,9 @@ class Attempt:
     reasons : list of str
         Why not.
     rows : int
-        Rows that the models were fitted on.
+        Rows that the models were fitted on, or would have been.
     seconds : float
-        What the fits took when they were made, s.
+        What the fits took when they were made, s; 0 if it was stopped before.
     gain : float or None
         By how much, relatively, the blend's loss on the hold-out was lower than with the former champion.
     """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +28,13 @@ from cli.options import (
 )
 from core.clocks import Clock
 from core.errors import UsageError
-from core.project import load_project, settings_file
+from core.project import Project, load_project, settings_file
 from core.wording import counted
 
 if TYPE_CHECKING:
     from backtest.outcome import Outcome
+    from backtest.unused import Unused
+    from core.settings import Settings
 
 _SAY_EVERY_S = 5.0
 
@@ -73,14 +77,15 @@ def backtest(
         raise UsageError(f"--json and --html are both {html_file}; name two files")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a fit slower where cores are few
     from backtest.page.document import page
-    from backtest.policies import parse_policies, usual_policies
-    from backtest.results import incomparable, result
+    from backtest.policies import STREAM, parse_policies, usual_policies
+    from backtest.results import result, too_small
     from backtest.side_by_side import run_policies, usual_jobs
-    from backtest.tape import reasons_told, record
+    from backtest.tape import record
     from streaming.injection import inject, make_injectors
     from streaming.replay import read_source
 
     loaded = load_project(project)
+    _keep_recorded(loaded, {"--json": json_file, "--html": html_file})
     file = settings_file(project)
     injectors = make_injectors(specs, loaded.settings)
     wanted = usual_policies(loaded.settings) if policies is None else policies
@@ -90,9 +95,10 @@ def backtest(
     items = read_source(loaded, days, change=partial(inject, injectors=injectors))
     tell = Telling(loaded.settings.clock)
     tape = record(loaded, items, tell.records)
+    tape = replace(tape, last_event=max([tape.last_event, *(one.last_event or 0 for one in injectors)]))
     if unused := [message for injector in injectors if (message := injector.nothing_changed())]:
         raise UsageError(unused[0])
-    seconds["stream"] = time.monotonic() - began
+    seconds[STREAM] = time.monotonic() - began
     outcomes = []
     for outcome, took in run_policies(loaded, tape, chosen, jobs or usual_jobs(len(tape.online), len(chosen)), tell):
         outcomes.append(outcome)
@@ -100,19 +106,27 @@ def backtest(
     found = result(tape, outcomes, loaded.settings, seconds)
     if injectors:
         found["injected"] = [injector.summary() for injector in injectors]
-        click.echo("\n".join(map(injected_line, found["injected"])))
-    if not found["rows"]["common"]:
-        click.echo(f"\n{incomparable(found)}")
-    _show(found)
-    if tape.repeated["events"]:
-        _show_repeated(tape.repeated)
-    if tape.refused:
-        _show_refused(tape.refused, reasons_told(tape.refused, tape.first_refused))
-    _show_without_champion(outcomes)
+    with redirect_stdout(sys.stderr) if json_file == "-" else nullcontext():
+        _show(found, loaded.settings.clock)
+        _show_without_champion(outcomes)
+        _show_unused(tape.unused, loaded.settings)
+        for told in too_small(tape, [one.policy for one in outcomes]):
+            click.echo(f"\n{told}")
     if json_file:
         write_json(found, json_file)
     if html_file:
         write_file(page(found), html_file, "--html")
+
+
+def _keep_recorded(project: Project, files: Mapping[str, str | None]) -> None:
+    """Refuse a result that would overwrite the recorded stream."""
+    replay = project.settings.replay
+    if replay is None or replay.file is None:
+        return
+    recorded = (project.folder / replay.file).resolve()
+    for option, file in files.items():
+        if file is not None and Path(file).resolve() == recorded:
+            raise UsageError(f"{option} {file}: that is the recorded stream, and would be lost; name another file")
 
 
 @dataclass
@@ -136,8 +150,17 @@ class Telling:
             click.echo(text, err=True)
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any], clock: Clock) -> None:
     """Print each metric, its mean over the periods for served and every expert, a line a policy; then what it cost."""
+    from backtest.results import INCOMPARABLE
+
+    first, last = (clock.moment(clock.from_json(found[end])) for end in ("first_event", "last_event"))
+    rows = found["rows"]
+    click.echo(f"{counted(rows['events'], 'event')} from {first} to {last}, {counted(rows['labels'], 'label')}")
+    for injected in found.get("injected", []):
+        click.echo(injected_line(injected))
+    if not rows["common"]:
+        click.echo(f"\n{INCOMPARABLE}")
     for metric in _metrics_of(found):
         click.echo(f"\n{metric}, mean of {found['periods']} periods, on {found['rows']['common']:,} common rows")
         for name, policy in found["policies"].items():
@@ -152,9 +175,14 @@ def _show(found: dict[str, Any]) -> None:
         )
 
 
-def _show_refused(refused: Mapping[str, int], told: str) -> None:
+def _show_unused(unused: Unused, settings: Settings) -> None:
     """Print how many records of the stream could not be used, and why."""
-    click.echo(f"\nrefused {sum(refused.values()):,} records: {told}\n")
+    if unused.repeated["events"]:
+        _show_repeated(unused.repeated)
+    if unused.refused:
+        click.echo(f"\nrefused {sum(unused.refused.values()):,} records: {unused.refused_told()}")
+    if told := unused.unjoined_told(settings):
+        click.echo(f"\nnot learned: {told}")
 
 
 def _show_repeated(repeated: Mapping[str, int]) -> None:
@@ -162,7 +190,7 @@ def _show_repeated(repeated: Mapping[str, int]) -> None:
     events, labels = counted(repeated["events"], "event"), counted(repeated["labels"], "label")
     click.echo(
         f"\nleft out {events} with the id of an earlier one; {labels} changed that of their event: if these are events "
-        "of their own, name as id what tells them apart, or, for a stream in a file, leave id out\n"
+        "of their own, name as id what tells them apart, or, for a stream in a file, leave id out"
     )
 
 

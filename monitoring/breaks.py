@@ -6,7 +6,7 @@ it leads where the stream's own past has not been.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,15 +109,17 @@ def data_breaks(features: Features, previous: pa.Table) -> list[str]:
     return [*gone.values(), *abrupt.values()]
 
 
-def data_doubts(features: Features, earlier: pa.Table) -> list[str]:
+def data_doubts(features: Features, earlier: Iterable[pa.Table]) -> list[str]:
     """Return why features that follow a break are still broken: they are as far from where they were before it.
 
     Parameters
     ----------
-    earlier : pyarrow.Table
-        Rows of a window more than one before.
+    earlier : iterable of pyarrow.Table
+        Rows of the windows more than one before, the latest first.
     """
-    found = features.abrupt_steps(earlier)
+    found: dict[str, float] = {}
+    for window in earlier:
+        found = {**features.abrupt_steps(window), **found}
     return [
         f"{name} is still {_with_unit(name, step, features.settings)} from where it was before."
         for name, step in found.items()

@@ -60,10 +60,10 @@ def gone_by_day(current: pa.Table, reference: pa.Table, settings: Settings) -> d
         missing = {day: _missing(rows, column) for day, rows in days.items()}
         gone = [day for day, share in missing.items() if share >= GONE and share - worst > WORSE]
         if gone:
-            found[name] = (
-                f"{name} is missing in {min(missing[day] for day in gone):.0%} of the rows or more "
-                f"on {named(gone)}, where at most {worst:.0%} was usual on a day."
-            )
+            differ = len({f"{missing[day]:.0%}" for day in gone}) > 1
+            least = f"{min(missing[day] for day in gone):.0%} of the rows{' or more' if differ else ''}"
+            usually = f"{'at most ' if worst else ''}{worst:.0%} was usual on a day"
+            found[name] = f"{name} is missing in {least} on {named(gone)}, where {usually}."
     return found
 
 

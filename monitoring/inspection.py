@@ -328,8 +328,8 @@ class Inspector:
         if breaks:
             return breaks, []
         if data and features.unusual:
-            for number in range(2, settings.drift.quarantine_windows + 2):
-                doubts += data_doubts(features, self._rows.predictions(stage.before(number)))
+            numbers = range(2, settings.drift.quarantine_windows + 2)
+            doubts += data_doubts(features, (self._rows.predictions(stage.before(number)) for number in numbers))
         if labels:
             doubts += label_doubts(known, reference, settings, skill)
         return [], doubts

@@ -63,6 +63,11 @@ class Injector:
                 raise UsageError(f"--inject {self.spec}: {error}") from error
             yield from (item for item in changed if item is not None)
 
+    @property
+    def last_event(self) -> int | None:
+        """Time of the latest event that came by, taken away or not, ms."""
+        return None if self._span is None else self._span[1]
+
     def summary(self) -> dict[str, Any]:
         """Return the injection and what it has changed, as JSON values."""
         return {"spec": self.spec, "events": self.events, "labels": self.labels}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import heapq
+import io
+import lzma
 import math
+import tarfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 Item = tuple[int, str, str, Any]
 _BOOLS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
 """What pandas reads as a bool where a whole column is bools."""
+_DAMAGED = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 
 def read_file(project: Project) -> Iterator[Item]:
@@ -51,8 +58,8 @@ def _read(path: Path, settings: Settings) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        if path.name.endswith((".parquet", ".pq")):
-            return pd.read_parquet(path)
+        if path.name.removesuffix(".gz").endswith((".parquet", ".pq")):
+            return _read_parquet(path)
         return _read_csv(path, settings)
     except EOFError as error:
         raise SourceError(f"{path}: is cut off: it ends within its compressed data; give the whole file") from error
@@ -60,13 +67,32 @@ def _read(path: Path, settings: Settings) -> pd.DataFrame:
         raise SourceError(f"{path}: is not text in UTF-8; give a CSV file, gzip too, or a Parquet file") from error
     except pd.errors.EmptyDataError as error:
         raise SourceError(f"{path}: is empty, without even a line of column names; give a recorded stream") from error
+    except pd.errors.ParserWarning as error:
+        raise SourceError(
+            f"{path}: its lines have more cells than there are column names; give every column a name"
+        ) from error
     except pd.errors.ParserError as error:
         what = str(error).strip().removeprefix("Error tokenizing data. C error: ")
         raise SourceError(f"{path}: is not a table: {what}; give every line a cell for each column name") from error
-    except (OSError, ValueError, ImportError, zlib.error) as error:
+    except (OSError, ValueError, ImportError, *_DAMAGED) as error:
         raise SourceError(
             f"{path}: cannot be read as a recorded stream: {error}; give a CSV or Parquet file"
         ) from error
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """Read a Parquet file as its columns are, whatever pandas' own notes in it say of an index or of types."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else path)
+    for place, column in enumerate(table.schema):
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            table = table.set_column(place, column.name, table[column.name].cast(pa.string()))
+        elif pa.types.is_dictionary(column.type):
+            table = table.set_column(place, column.name, table[column.name].cast(column.type.value_type))
+    read: pd.DataFrame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+    return read
 
 
 def _read_csv(path: Path, settings: Settings) -> pd.DataFrame:
@@ -77,7 +103,8 @@ def _read_csv(path: Path, settings: Settings) -> pd.DataFrame:
     texts |= {settings.id, settings.label.path} if settings.task == "multiclass" else {settings.id}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # of columns that are mended here
-        table = pd.read_csv(path, dtype=dict.fromkeys(texts, "str"))
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of cells that have no column
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, "str"), index_col=False)
     typed = _typed_columns(settings)
     mixed = [name for name in typed if name not in texts and name in table.columns and table[name].dtype.kind == "O"]
     mended = {name: _cell_by_cell(table[name], bools=typed[name]) for name in mixed}
@@ -153,8 +180,8 @@ def _times(column: pd.Series[Any], path: Path, settings: Settings) -> list[int]:
         time = read_time(_plain(value), settings.time_unit)
         if time is None:
             raise SourceError(
-                f"{path}: row {row}, counted from 0: {column.name} {value!r} is no time; "
-                "it must be ISO 8601 or a number"
+                f"{path}: row {row}, counted from 0: {column.name} {value!r} is no time from 1970 on; "
+                f"it must be ISO 8601 or a number of {settings.time_unit} (time_unit)"
             )
         times.append(time)
     return times
@@ -211,6 +238,7 @@ def nested(columns: dict[str, Any]) -> dict[str, Any]:
 
 def _outcome(value: Any, settings: Settings) -> Any:
     value = value.item() if hasattr(value, "item") else value
+    value = float(value) if isinstance(value, Decimal) else value
     if settings.task == "multiclass":
         return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     return value
@@ -221,7 +249,7 @@ def _converter(field: FieldSettings) -> Callable[[Any], Any]:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return None
         if field.type == "number":
-            return float(value) if isinstance(value, (int, float)) else value
+            return float(value) if isinstance(value, (int, float, Decimal)) else value
         if field.type == "bool":
             return bool(value) if value in (0, 1) else value
         if isinstance(value, float) and value.is_integer():

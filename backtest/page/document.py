@@ -11,7 +11,7 @@ from backtest.page.lanes import history, lanes
 from backtest.page.plot import swatch
 from backtest.page.style import SCRIPT, STYLE
 from backtest.page.wording import cost, loss_of, metric_name, number
-from backtest.results import incomparable
+from backtest.results import INCOMPARABLE
 from core.clocks import ROW_CLOCK, UTC_CLOCK
 from core.markup import Markup, element, whole_page
 from core.wording import counted
@@ -65,7 +65,7 @@ def _stream(result: Mapping[str, Any], axis: TimeAxis) -> str:
     return (
         f"{counted(rows['events'], 'event')}{times}, {counted(rows['labels'], 'label')}"
         f"{left_out}. The policies are compared on "
-        f"{counted(rows['common'], 'row')}: those that every expert predicted under every policy."
+        f"{counted(rows['common'], 'row')}: those that every expert of every policy predicted."
     )
 
 
@@ -78,7 +78,7 @@ def _ranked(result: Mapping[str, Any]) -> list[str]:
 def _finding(result: Mapping[str, Any], ranked: Sequence[str]) -> list[object]:
     """Say which policy served best, what it cost, and how far the next one is."""
     if not ranked:
-        return [incomparable(result)]
+        return [INCOMPARABLE]
     metric, policies = loss_of(result), result["policies"]
     values = _served(result, metric)
     best, *others = ranked
@@ -140,7 +140,12 @@ def _experts(result: Mapping[str, Any]) -> list[Markup]:
     return [
         element("h2", "Experts by themselves"),
         _wide(element("table", element("thead", first, element("tr", names)), element("tbody", rows))),
-        element("p", "Means over the same periods. The online experts do not depend on the policy.", class_="quiet"),
+        element(
+            "p",
+            "Means over the same periods. The online experts are the same under every policy, but for what they "
+            "unlearn after a quarantine.",
+            class_="quiet",
+        ),
     ]
 
 

@@ -70,5 +70,5 @@ def quarantine(one: Mapping[str, Any], axis: TimeAxis) -> str:
 
 def alert(one: Mapping[str, Any], axis: TimeAxis) -> str:
     """Say which window an alert is about."""
-    judged = "labels and quality" if one["stage"] == "labels" else "features and predictions"
-    return f"Alert: {judged} of the window from {axis.text(axis.read(one['from']))}"
+    when = "the labels were due" if one["stage"] == "labels" else "it had closed"
+    return f"Alert on the window from {axis.text(axis.read(one['from']))}, when {when}"

@@ -311,16 +311,96 @@ def test_events_that_repeat_an_id_are_told(tmp_path):
     assert f"({ROWS // 2:,} events with the id of an earlier one left out)" in (folder / "out.html").read_text()
 
 
-def test_without_common_rows_it_is_said_why_nothing_is_compared(tmp_path):
-    _, output = run(write(tmp_path, retrain={"min_examples": 400_000}), "never,online-only")
-    why = "No champion was promoted under never: take more of the stream, or leave that out."
-    assert f"there is no row that every expert of every policy predicted. {why}" in output
+def test_policies_that_never_got_a_champion_are_compared_by_what_they_served(tmp_path):
+    result, output = run(write(tmp_path, retrain={"min_examples": 400_000}), "never,online-only")
+    never, online = (result["policies"][name] for name in ("never", "online-only"))
+    assert result["rows"]["common"] > 0.9 * ROWS
+    assert never["log_loss"] == online["log_loss"] and "champion" not in never["log_loss"]
+    assert "never got a champion" in output
+
+
+def test_without_common_rows_it_is_said_why_nothing_is_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.TURNS_AT", ROWS)
+    folder = write(tmp_path, retrain={"min_examples": 3_400, "every": None, "growth": None})
+    lines = (folder / "rows.csv").read_text().splitlines()
+    (folder / "rows.csv").write_text("\n".join([*lines[:3_950], *(line[:-1] for line in lines[3_950:])]))
+    result, output = run(folder, "never,online-only")
+    assert result["policies"]["never"]["promoted"] == 1 and result["rows"]["common"] == 0
+    assert "there is no row whose label came that every expert of every policy predicted. Take more" in output
 
 
 def test_two_results_do_not_go_to_one_file(tmp_path):
     folder = write(tmp_path)
     ran = CliRunner().invoke(cli, ["backtest", str(folder), "--json", "out", "--html", "out"])
     assert isinstance(ran.exception, UsageError) and "name two files" in str(ran.exception)
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_result_does_not_overwrite_the_recorded_stream(tmp_path, option):
+    folder = write(tmp_path)
+    before = (folder / "rows.csv").read_bytes()
+    ran = CliRunner().invoke(cli, ["backtest", str(folder), option, str(folder / "rows.csv")])
+    assert isinstance(ran.exception, UsageError) and "is the recorded stream, and would be lost" in str(ran.exception)
+    assert (folder / "rows.csv").read_bytes() == before
+
+
+def test_json_on_standard_output_stands_there_alone(tmp_path):
+    ran = CliRunner().invoke(cli, ["backtest", str(write(tmp_path)), "--policies", "online-only", "--json", "-"])
+    assert ran.exit_code == 0
+    assert json.loads(ran.stdout)["rows"]["events"] == ROWS
+    assert "5,000 events from row 0 to row 4,999" in ran.stderr and "what it cost" in ran.stderr
+
+
+def test_labels_that_come_too_late_are_told(tmp_path):
+    label = {"path": "y", "horizon": "100 rows"}
+    folder = write(tmp_path, label=label)
+    after = [20 if row % 2 else 150 if row % 4 else 1_000 for row in range(ROWS)]
+    result, output = run(write_times(folder, label_times=after), "online-only")
+    assert result["rows"]["labels"] == ROWS // 2
+    assert result["unjoined"] == {"late": ROWS // 4, "no_event": ROWS // 4}
+    assert "not learned: 1,250 labels came later than label.horizon (" in output
+    assert "1,250 labels had an id of no event that was remembered" in output
+
+
+def write_times(folder, every=1, label_times=(0,) * ROWS, label_delay=None, windows="500s"):
+    """Let the rows of a project tell their times, in seconds: one each so many, each label so much later."""
+    lines, content = (
+        (folder / "rows.csv").read_text().splitlines(),
+        yaml.safe_load((folder / "headrace.yaml").read_text()),
+    )
+    timed = [f"{line},{row * every},{row * every + label_times[row]}" for row, line in enumerate(lines[1:])]
+    (folder / "rows.csv").write_text("\n".join([f"{lines[0]},at,known", *timed]))
+    content |= {"time": "at", "time_unit": "s", "label": {"path": "y", "horizon": label_delay or "100s"}}
+    content |= {"windows": {"span": windows}, "batch": {"trials": 1, "candidates": ["linear"], "holdout": windows}}
+    content |= {"drift": {"min_rows": 200, "cooldown": windows}}
+    known = {"label_time": "known"} if label_delay is None else {"label_delay": label_delay}
+    content |= {"replay": {"file": "rows.csv", **known}}
+    (folder / "headrace.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_where_no_window_has_rows_enough_it_is_said(tmp_path):
+    _, output = run(write(tmp_path, drift={"min_rows": 600}), "never,online-only,a{drift.min_rows=400}")
+    said = "never: no window was judged: the largest holds 500 events, drift.min_rows is 600; take longer windows"
+    assert said in output and output.count("no window was judged") == 1
+
+
+def test_the_end_of_the_recording_is_no_outage(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.TURNS_AT", ROWS)
+    folder = write_times(
+        write(tmp_path, retrain={"min_examples": 1_800, "every": None, "growth": None}),
+        every=600,
+        label_delay="4d",
+        windows="2d",
+    )
+    assert not [one for one in alerts(folder) if "source down" in one]
+    told = [one for one in alerts(folder, "outage@1970-01-29/10d") if one.startswith("No event, where about 2")]
+    assert len(told) == 1, "once, of windows that the recording goes beyond"
+
+
+def alerts(folder, *specs):
+    result, _ = run(folder, "drift", *specs)
+    return [reason for alert in result["policies"]["drift"]["alerted"] for reason in alert["reasons"]]
 
 
 def test_a_stream_that_cannot_be_predicted_says_of_its_first_event_why(tmp_path):

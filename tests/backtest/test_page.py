@@ -127,17 +127,8 @@ def test_without_common_rows_it_says_so():
         policy["over_time"] = {"from": [], "rows": [], "loss": {name: [] for name in policy["over_time"]["loss"]}}
     tree = parsed(result)
     assert "The policies cannot be compared" in said(tree)
-    assert "champion was promoted" not in said(tree)
     assert "nothing to draw" in said(tree)
     assert drawn(tree, "promoted") == [1, 0, 2], "the lanes are there all the same"
-
-
-def test_a_policy_without_a_champion_is_named_where_nothing_can_be_compared():
-    result = result_of()
-    for policy in result["policies"].values():
-        policy |= {"mean_monthly": {}, "monthly": {}}
-    result["policies"]["never"]["promoted"] = 0
-    assert "No champion was promoted under never: take more of the stream" in said(parsed(result))
 
 
 def test_a_gap_in_the_stream_is_a_gap_in_the_line():

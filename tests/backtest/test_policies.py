@@ -60,6 +60,7 @@ def test_a_setting_that_is_a_list_stands_in_brackets():
         ("drift,drift", "'drift' is named twice"),
         ("sometimes", "'sometimes' is not known; write never, always"),
         ("every:often", "'every:often': the period is no length of time; write a period such as every:28d"),
+        ("stream{drift.persistence=1}", "'stream' is what the result calls the recorded stream"),
         ("drift}", "braces open and close behind a name"),
         ("v{drift.persistence=1", "braces open and close behind a name"),
         ("v{drift.persistence=1,drift.persistence=2}", "drift.persistence is given twice"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -154,12 +155,63 @@ def test_the_label_is_no_field(tmp_path):
         (b"", "is empty"),
         (b"x,y\n\x9f\xff,1\n", "is not text in UTF-8"),
         (b"x,y\n1,0\n2,1,5\n", "is not a table: Expected 2 fields in line 3, saw 3; give every line a cell"),
+        (b"x,kind,y\n1,a,1,9\n2,b,0,9\n", "its lines have more cells than there are column names"),
     ],
 )
 def test_a_file_that_is_no_table_is_said(tmp_path, content, said):
     (tmp_path / "rows.csv").write_bytes(content)
     with pytest.raises(SourceError, match=said):
         list(read_source(project_of(tmp_path, {"file": "rows.csv"}), None))
+
+
+@pytest.mark.parametrize("ending", ["zip", "xz", "tar", "bz2"])
+def test_a_damaged_archive_is_said(tmp_path, ending):
+    (tmp_path / f"rows.csv.{ending}").write_bytes(b"nothing of the kind")
+    with pytest.raises(SourceError, match="cannot be read as a recorded stream"):
+        list(read_source(project_of(tmp_path, {"file": f"rows.csv.{ending}"}), None))
+
+
+@pytest.mark.parametrize("ends", [",", ""])
+def test_a_comma_behind_each_line_is_no_column(tmp_path, ends):
+    lines = ["x,kind,y", f"1,a,1{ends}", f"2,b,0{ends}"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    found = [one for _, one in decoded(project_of(tmp_path, {"file": "rows.csv"}))]
+    assert [one.fields for one in found if isinstance(one, Event)] == [{"x": 1.0, "kind": "a"}, {"x": 2.0, "kind": "b"}]
+    assert [one.outcome for one in found if isinstance(one, Label)] == [1, 0]
+
+
+def test_a_parquet_file_is_read_whatever_types_pandas_gave_it(tmp_path):
+    plain = pd.DataFrame(
+        {
+            "id": ["a", "b", "c", "d"],
+            "n": [1, None, 3, 4],
+            "price": [Decimal("1.25"), None, Decimal("2"), Decimal("3")],
+            "flag": [True, None, False, True],
+            "kind": ["a", None, "b", "a"],
+            "raw": [b"a", b"b", None, b"c"],
+            "y": [1, 0, None, 1],
+        },
+        index=pd.date_range("2024-05-01", periods=4, name="at"),
+    )
+    nullable = plain.convert_dtypes()
+    nullable["kind"] = nullable["kind"].astype("category")
+    fields = {"n": "number", "price": "number", "flag": "bool", "kind": "category", "raw": "category"}
+    found = []
+    for name, table in {"plain.parquet": plain, "nullable.pq": nullable, "nullable.parquet.gz": nullable}.items():
+        table.sample(frac=1, random_state=1).to_parquet(tmp_path / name.removesuffix(".gz"))
+        if name.endswith(".gz"):
+            (tmp_path / name).write_bytes(gzip.compress((tmp_path / name.removesuffix(".gz")).read_bytes()))
+        project = project_of(tmp_path, {"file": name}, fields=fields, time="at", id="id")
+        found.append([one for _, one in decoded(project)])
+    assert found[0] == found[1] == found[2]
+    assert [one.fields for one in found[0] if isinstance(one, Event)] == [
+        {"n": 1.0, "price": 1.25, "flag": True, "kind": "a", "raw": "a"},
+        {"n": None, "price": None, "flag": None, "kind": None, "raw": "b"},
+        {"n": 3.0, "price": 2.0, "flag": False, "kind": "b", "raw": None},
+        {"n": 4.0, "price": 3.0, "flag": True, "kind": "a", "raw": "c"},
+    ]
+    labels = [(one.id, one.outcome) for one in found[0] if isinstance(one, Label)]
+    assert labels == [("a", 1), ("b", 0), ("d", 1)]
 
 
 def test_rows_are_no_unit_where_there_is_a_time(tmp_path):
