@@ -172,6 +172,12 @@ def _check_columns(table: pd.DataFrame, path: Path, settings: Settings) -> None:
             f"{path}: headrace.yaml names the column {settings.label.path!r} as the label and among the fields, where "
             f"it is not known yet; take {told[0]!r} out of the fields"
         )
+    typed = {name: field for name, field in settings.fields.items() if field.type in ("number", "bool")}
+    if told := [name for name, field in typed.items() if (field.path or name) == settings.id]:
+        raise SourceError(
+            f"{path}: headrace.yaml names the column {settings.id!r} as the id, which is a text, and as the "
+            f"{typed[told[0]].type} {told[0]!r}; take {told[0]!r} out of the fields"
+        )
 
 
 def _times(column: pd.Series[Any], path: Path, settings: Settings) -> list[int]:

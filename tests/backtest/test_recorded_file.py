@@ -149,6 +149,13 @@ def test_the_label_is_no_field(tmp_path):
         list(read_source(project_of(tmp_path, {"file": "rows.csv"}, fields=fields), None))
 
 
+def test_the_id_is_no_number(tmp_path):
+    (tmp_path / "rows.csv").write_text("x,kind,y\n1,a,1\n")
+    with pytest.raises(SourceError, match=r"'x' as the id, which is a text, and as the number 'x'; take 'x' out of"):
+        list(read_source(project_of(tmp_path, {"file": "rows.csv"}, id="x"), None))
+    assert list(read_source(project_of(tmp_path / "kind", {"file": "../rows.csv"}, id="kind"), None))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
