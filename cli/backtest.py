@@ -33,6 +33,7 @@ from core.wording import counted
 
 if TYPE_CHECKING:
     from backtest.outcome import Outcome
+    from backtest.tape import Tape
     from backtest.unused import Unused
     from core.settings import Settings
 
@@ -78,7 +79,7 @@ def backtest(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a fit slower where cores are few
     from backtest.page.document import page
     from backtest.policies import STREAM, parse_policies, usual_policies
-    from backtest.results import result, too_small
+    from backtest.results import result
     from backtest.side_by_side import run_policies, usual_jobs
     from backtest.tape import record
     from streaming.injection import inject, make_injectors
@@ -107,11 +108,7 @@ def backtest(
     if injectors:
         found["injected"] = [injector.summary() for injector in injectors]
     with redirect_stdout(sys.stderr) if json_file == "-" else nullcontext():
-        _show(found, loaded.settings.clock)
-        _show_without_champion(outcomes)
-        _show_unused(tape.unused, loaded.settings)
-        for told in too_small(tape, [one.policy for one in outcomes]):
-            click.echo(f"\n{told}")
+        _show(found, loaded.settings, outcomes, tape)
     if json_file:
         write_json(found, json_file)
     if html_file:
@@ -150,17 +147,31 @@ class Telling:
             click.echo(text, err=True)
 
 
-def _show(found: dict[str, Any], clock: Clock) -> None:
-    """Print each metric, its mean over the periods for served and every expert, a line a policy; then what it cost."""
-    from backtest.results import INCOMPARABLE
+def _show(found: dict[str, Any], settings: Settings, outcomes: Sequence[Outcome], tape: Tape) -> None:
+    """Print what the stream holds, what the policies are worth and cost, and what was left out."""
+    from backtest.results import INCOMPARABLE, too_small
 
+    _show_stream(found, settings.clock)
+    if not found["rows"]["common"]:
+        click.echo(f"\n{INCOMPARABLE}")
+    _show_metrics(found)
+    _show_without_champion(outcomes)
+    _show_unused(tape.unused, settings)
+    for told in too_small(tape, [one.policy for one in outcomes]):
+        click.echo(f"\n{told}")
+
+
+def _show_stream(found: dict[str, Any], clock: Clock) -> None:
+    """Print how much there is, from when to when, and what was injected."""
     first, last = (clock.moment(clock.from_json(found[end])) for end in ("first_event", "last_event"))
     rows = found["rows"]
     click.echo(f"{counted(rows['events'], 'event')} from {first} to {last}, {counted(rows['labels'], 'label')}")
     for injected in found.get("injected", []):
         click.echo(injected_line(injected))
-    if not rows["common"]:
-        click.echo(f"\n{INCOMPARABLE}")
+
+
+def _show_metrics(found: dict[str, Any]) -> None:
+    """Print each metric, its mean over the periods for served and every expert, a line a policy; then what it cost."""
     for metric in _metrics_of(found):
         click.echo(f"\n{metric}, mean of {found['periods']} periods, on {found['rows']['common']:,} common rows")
         for name, policy in found["policies"].items():
