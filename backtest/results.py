@@ -108,7 +108,7 @@ def result(tape: Tape, outcomes: Sequence[Outcome], settings: Settings, seconds:
     }
 
 
-def too_small(tape: Tape, policies: Sequence[Policy]) -> list[str]:
+def never_judged(tape: Tape, policies: Sequence[Policy]) -> list[str]:
     """Say of which policies no window can ever be judged, because none has rows enough, and what to do."""
     times = milliseconds(tape.tables.whole(PREDICTIONS)["event_time"])
     told: dict[str, list[str]] = {}

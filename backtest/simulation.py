@@ -157,7 +157,7 @@ class Simulation:
         evidence = self._inspector.inspect(stage, version).evidence(self._tape.first_event)
         before = [done for done in self._retrainings if done.effective_at <= stage.due]
         sibling = stage.sibling("labels" if stage.stage == "data" else "data")
-        is_whole = stage.end <= self._tape.last_event  # else the recording ends in it, whatever comes of labels
+        is_whole = stage.end <= self._tape.recorded_until  # else the recording ends in it, whatever comes of labels
         evidence = replace(
             evidence,
             volume=evidence.volume if is_whole else None,

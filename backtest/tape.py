@@ -71,6 +71,8 @@ class Tape:
         At each time at which a window's stage is due, ms: the step up to which the stream had come.
     first_event, last_event, end : int
         Event time of the first and the latest event, and the time behind the last record, ms.
+    recorded_until : int
+        Event time of the latest event of the recording: an injection may have taken it away. In ms.
     unused : Unused
         What was left out of the stream.
     """
@@ -88,6 +90,7 @@ class Tape:
     first_event: int
     last_event: int
     end: int
+    recorded_until: int
     unused: Unused
 
     @property
@@ -239,6 +242,7 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
     step = _ints(predictions["step"])
     state = recorder.machine.state
     assert state.first_event is not None
+    last_event = int(milliseconds(predictions["event_time"]).max())
     return Tape(
         tables,
         _said(predictions, {expert.name: prediction_column(expert.name) for expert in settings.online}),
@@ -251,8 +255,9 @@ def _tape(tables: MemoryTables, recorder: _Recorder, settings: Settings) -> Tape
         _said(examples, {expert.name: anew_column(expert.name) for expert in settings.online}),
         recorder.boundaries,
         state.first_event,
-        int(milliseconds(predictions["event_time"]).max()),
+        last_event,
         recorder.end,
+        last_event,
         recorder.unused(),
     )
 

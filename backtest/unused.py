@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -35,17 +35,17 @@ class Unused:
         How many labels came `late`, when their event was no longer waited for, and how many were of `no_event`.
     """
 
-    refused: Mapping[str, int] = field(default_factory=dict)
-    first: str = ""
-    repeated: Mapping[str, int] = field(default_factory=dict)
-    unjoined: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int]
+    first: str
+    repeated: Mapping[str, int]
+    unjoined: Mapping[str, int]
 
     def refused_told(self) -> str:
         """Return a sentence of what could not be used, and of the first of it.
 
         Examples
         --------
-        >>> Unused({"bad_label": 2}, "the first, 'a': no outcome").refused_told()
+        >>> Unused({"bad_label": 2}, "the first, 'a': no outcome", {}, {}).refused_told()
         "2 x bad_label; the first, 'a': no outcome"
         """
         counts = ", ".join(f"{count} x {reason}" for reason, count in self.refused.items())

@@ -96,7 +96,7 @@ def backtest(
     items = read_source(loaded, days, change=partial(inject, injectors=injectors))
     tell = Telling(loaded.settings.clock)
     tape = record(loaded, items, tell.records)
-    tape = replace(tape, last_event=max([tape.last_event, *(one.last_event or 0 for one in injectors)]))
+    tape = replace(tape, recorded_until=max([tape.recorded_until, *(one.last_event or 0 for one in injectors)]))
     if unused := [message for injector in injectors if (message := injector.nothing_changed())]:
         raise UsageError(unused[0])
     seconds[STREAM] = time.monotonic() - began
@@ -149,21 +149,21 @@ class Telling:
 
 def _show(found: dict[str, Any], settings: Settings, outcomes: Sequence[Outcome], tape: Tape) -> None:
     """Print what the stream holds, what the policies are worth and cost, and what was left out."""
-    from backtest.results import INCOMPARABLE, too_small
+    from backtest.results import INCOMPARABLE, never_judged
 
-    _show_stream(found, settings.clock)
+    _show_stream(found, settings.clock, tape)
     if not found["rows"]["common"]:
         click.echo(f"\n{INCOMPARABLE}")
     _show_metrics(found)
     _show_without_champion(outcomes)
     _show_unused(tape.unused, settings)
-    for told in too_small(tape, [one.policy for one in outcomes]):
+    for told in never_judged(tape, [one.policy for one in outcomes]):
         click.echo(f"\n{told}")
 
 
-def _show_stream(found: dict[str, Any], clock: Clock) -> None:
+def _show_stream(found: dict[str, Any], clock: Clock, tape: Tape) -> None:
     """Print how much there is, from when to when, and what was injected."""
-    first, last = (clock.moment(clock.from_json(found[end])) for end in ("first_event", "last_event"))
+    first, last = clock.moment(tape.first_event), clock.moment(tape.last_event)
     rows = found["rows"]
     click.echo(f"{counted(rows['events'], 'event')} from {first} to {last}, {counted(rows['labels'], 'label')}")
     for injected in found.get("injected", []):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from test_backtest import TURNS_AT, assert_documented, run, write
+from turning_stream import TURNS_AT, assert_documented, run, write
 
 LATEST = {"trials": 1, "candidates": ["linear"], "holdout": "300 rows", "max_rows": 1_000}
 RARELY = {"bootstrap_after": "2000 rows", "min_examples": 500, "every": "2000 rows", "growth": None}
@@ -45,7 +45,7 @@ def test_one_that_passed_its_gates_serves_once_it_is_found_better(both):
 
 
 def test_one_that_is_not_better_is_dropped_and_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr("test_backtest.TURNS_AT", 5_000)
+    monkeypatch.setattr("turning_stream.TURNS_AT", 5_000)
     found = backtest(tmp_path, shadow=True, max_labels=300)
     assert found["promoted"] == 1
     dropped = next(one for one in found["retrainings"] if one["shadow"])

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import yaml
-from test_backtest import run
+from turning_stream import run
 
 from core.durations import DAY, format_time
 

@@ -162,7 +162,7 @@ def turned(window, days):
 def test_a_column_that_is_gone_for_some_days_of_a_week_is_a_break_that_names_them():
     window = make_days(7, seed=2, start=77)
     (reason,) = broken(on_days(window, "f_kind", [None] * len(window), [78, 80]))
-    assert reason == ("kind is missing in 100% of the rows on 1970-03-20 and 1970-03-22, where 0% was usual on a day.")
+    assert reason == "kind is missing in 100% of the rows on 1970-03-20 and 1970-03-22, where 0% was usual on a day."
 
 
 def test_a_column_that_is_missing_for_half_of_a_day_is_none():
